@@ -1,0 +1,50 @@
+# make run: set up, run the pipeline, show the metrics.   make test: set up, run the tests.
+# TORCH=cuda installs the CUDA build of PyTorch; PYTHON=... chooses the Python (3.11 installs everything).
+
+TORCH ?= cpu
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+# every path is relative: make cannot handle spaces in absolute ones
+BIN = .venv/bin
+READY = .venv/installed-$(TORCH)
+INDEX_cpu = --extra-index-url https://download.pytorch.org/whl/cpu
+INDEX_cuda =
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# stages are run as `python`, which must be the one of .venv
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: run test lint install clean
+
+run: install
+	dvc repro
+	dvc metrics show --md metrics/evaluate/metrics.json
+
+test: install
+	python -m pytest
+
+lint: install
+	ruff check
+	ruff format --check
+	mypy
+	lint-imports
+	deptry .
+	vulture
+
+install: $(READY)
+
+# torch by itself: only this step may look at PyTorch's own index, which has the builds without CUDA
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(INDEX_$(TORCH))$(filter cuda,$(TORCH))" || { echo "TORCH=$(TORCH): expected cpu or cuda" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "newsfuse needs Python 3.11 or newer; try: make PYTHON=python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	rm -f .venv/installed-*
+	test -e .venv/torch-$(TORCH) || { python -m pip uninstall -qy torch && rm -f .venv/torch-*; }
+	python -m pip install -q torch -c constraints.txt $(INDEX_$(TORCH))
+	touch .venv/torch-$(TORCH)
+	python -m pip install -q -e '.[dev]' -c constraints.txt
+	python -m pip check
+	touch $(READY)
+
+clean:
+	rm -rf .venv
