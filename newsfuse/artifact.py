@@ -1,0 +1,95 @@
+"""A stage's output folder: written whole or not at all, and verified before anybody uses it."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from newsfuse.errors import IntegrityError, StorageError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def writing(folder: Path, *, kind: str, settings: Mapping[str, Any]) -> Iterator[Path]:
+    """A new folder beside `folder` to put files into; takes `folder`'s place once they are all there.
+
+    A manifest with the sha256 of each file and the `settings` that made them is added. It holds
+    no time and no host name, so that the same work gives the same bytes. Raises StorageError.
+    """
+    draft = folder.with_name(f".{folder.name}.draft")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        files = {path.name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for path in sorted(draft.iterdir())}
+        manifest = {"schema": SCHEMA, "kind": kind, "settings": dict(settings), "files": files}
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        for path in draft.iterdir():
+            _flush(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.replace(folder)
+    except OSError as error:
+        remedy = "Nothing was left behind; free some space or mend the permissions and run again"
+        message = f"{folder}: could not be written: {error.strerror or error}. {remedy}"
+        raise StorageError(message) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file that is there whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        _flush(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def verified(folder: Path, *, kind: str) -> dict[str, Any]:
+    """The manifest's settings, once every file of the artifact was found whole. Raises IntegrityError."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        hashes = {name: file["sha256"] for name, file in manifest["files"].items()}
+        found = (manifest["schema"], manifest["kind"])
+        settings: dict[str, Any] = manifest["settings"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"{folder}: no readable {MANIFEST} ({error}). {_remedy(folder, kind)}"
+        raise IntegrityError(message) from error
+    if found != (SCHEMA, kind):
+        wanted = f"expected {kind!r} of schema {SCHEMA}"
+        message = f"{folder}: holds {found[1]!r} of schema {found[0]}, {wanted}. {_remedy(folder, kind)}"
+        raise IntegrityError(message)
+    for name, sha256 in hashes.items():
+        path = folder / name
+        if not path.is_file() or _sha256(path) != sha256:
+            message = f"{path}: missing or damaged (its sha256 is not the one in {MANIFEST}). {_remedy(folder, kind)}"
+            raise IntegrityError(message)
+    return settings
+
+
+def _remedy(folder: Path, kind: str) -> str:
+    # DVC trusts objects of its cache that are read-only: a damaged one would be served again at the next checkout
+    distrust = 'chmod -R u+w "$(dvc cache dir)"'
+    return f"Make it again: rm -rf {folder} && {distrust} && dvc repro --force --single-item {kind}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

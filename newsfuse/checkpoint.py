@@ -1,0 +1,55 @@
+"""A trained model on disk: weights as safetensors, and all that is needed to build it again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from newsfuse.artifact import verified, writing
+from newsfuse.assembly import Architecture
+from newsfuse.errors import IntegrityError
+from newsfuse.inputs import Inputs
+from newsfuse.recommender import Recommender
+from newsfuse.registry import Registry
+from newsfuse.vocabularies import Vocabularies
+
+KIND = "train"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights with the architecture and the vocabularies that they belong to."""
+
+    architecture: Architecture
+    known: Vocabularies
+    weights: Mapping[str, Tensor]
+
+    def write(self, folder: Path, training: Mapping[str, Any]) -> None:
+        """`training` (settings of the run) is kept in the manifest, for the record."""
+        settings = {"architecture": self.architecture.to_json(), "training": dict(training)}
+        with writing(folder, kind=KIND, settings=settings) as draft:
+            # no metadata: safetensors writes it in random order, and equal runs must give equal bytes
+            weights = save({name: tensor.contiguous() for name, tensor in self.weights.items()})
+            (draft / "weights.safetensors").write_bytes(weights)
+            self.known.write(draft)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Checkpoint":
+        """What `write` wrote, verified. Raises IntegrityError."""
+        settings = verified(folder, kind=KIND)
+        weights = load_file(folder / "weights.safetensors")
+        return cls(Architecture.from_json(settings["architecture"]), Vocabularies.read(folder), weights)
+
+    def model(self, registry: Registry, inputs: Inputs) -> Recommender:
+        """The trained model over the articles of `inputs`. Raises IntegrityError when weights and plugins disagree."""
+        model = self.architecture.build(registry, inputs)
+        try:
+            model.load_state_dict(dict(self.weights))
+        except RuntimeError as error:
+            again = f"Train it again: dvc repro --force --single-item {KIND}"
+            message = f"the model's weights do not fit its plugins ({error}). {again}"
+            raise IntegrityError(message) from error
+        return model

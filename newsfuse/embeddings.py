@@ -1,0 +1,86 @@
+"""The embed stage's artifact: a vector for every article, found by news id."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from newsfuse.artifact import verified, writing
+from newsfuse.blame import blame
+from newsfuse.errors import DataError, IntegrityError, PluginError
+from newsfuse.tsv import line_of
+from newsfuse.words import Words
+
+KIND = "embed"
+FIRST = 3
+"""How many missing articles an error message names."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors by news id; row i of `vectors` belongs to the i-th of the sorted `ids`."""
+
+    ids: Words
+    vectors: np.ndarray
+    """float32 (n, E), memory-mapped when read."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Embeddings":
+        """What `write` wrote, verified. Raises IntegrityError."""
+        verified(folder, kind=KIND)
+        ids = Words.read(folder / "ids.txt")
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        if len(ids) != len(vectors):
+            remedy = f"Make it again: dvc repro --force --single-item {KIND}"
+            message = f"{folder}: {len(ids)} ids for {len(vectors)} vectors. {remedy}"
+            raise IntegrityError(message)
+        return cls(ids, vectors)
+
+    def write(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        """`vectors.npy`, `ids.txt` (a news id a line, in the order of the rows) and the manifest."""
+        with writing(folder, kind=KIND, settings=settings) as draft:
+            np.save(draft / "vectors.npy", self.vectors.astype(np.float32, copy=False), allow_pickle=False)
+            self.ids.write(draft / "ids.txt")
+
+    def of(self, ids: pl.Series, files: Sequence[Path]) -> np.ndarray:
+        """float32 (len(ids), E): each article's own vector.
+
+        Raises DataError when some have none, naming the first ones and where in the news `files` they stand.
+        """
+        rows = self.ids.numbers(ids) - 1
+        if len(missing := ids.filter(rows < 0)):
+            raise DataError(_missing(missing, files))
+        return np.asarray(self.vectors[rows])
+
+
+def vectors_of(
+    texts: Sequence[str], embed: Callable[[Sequence[str]], np.ndarray], *, dimensions: int, origin: str
+) -> np.ndarray:
+    """float32 (len(texts), dimensions): each distinct text is given to `embed` once.
+
+    Raises PluginError, naming `origin`, if what comes back is not a finite vector per text.
+    """
+    distinct, row = np.unique(np.array(texts, dtype=object), return_inverse=True)
+    with blame(origin):
+        vectors = np.asarray(embed(distinct.tolist()))
+    expected = (len(distinct), dimensions)
+    if vectors.shape != expected or vectors.dtype != np.float32 or not np.isfinite(vectors).all():
+        message = f"{origin}: returned {_described(vectors)}; expected finite float32 {expected}"
+        raise PluginError(message)
+    return vectors[row]
+
+
+def _described(vectors: np.ndarray) -> str:
+    # of anything but floats (objects, text), numpy cannot say whether it is finite
+    unfinite = np.count_nonzero(~np.isfinite(vectors)) if vectors.dtype.kind == "f" else 0
+    return f"{vectors.dtype} {vectors.shape}, {unfinite} values not finite"
+
+
+def _missing(ids: pl.Series, files: Sequence[Path]) -> str:
+    lines = ((path, line_of(path, news_id), news_id) for news_id in ids.head(FIRST) for path in files)
+    first = ", ".join(f"{path}:{line} ({news_id})" for path, line, news_id in lines if line)
+    cause = "the embeddings are older than the news. Make them: dvc repro embed (without `frozen: true` in dvc.yaml)"
+    return f"{len(ids)} articles have no vector, first {first}: {cause}"

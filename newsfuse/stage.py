@@ -1,0 +1,51 @@
+"""How a stage is run: settings checked first, mistakes told in words, the exit code by the kind of mistake."""
+
+import argparse
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from newsfuse.errors import NewsfuseError, StorageError
+from newsfuse.params import Params, load
+from newsfuse.registry import Registry
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+def run(recipe: Callable[[Params, Registry], None]) -> None:
+    """Call `recipe` with the checked params.yaml of the current folder and its plugins; exits on any mistake."""
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{recipe.__name__}", description=recipe.__doc__)
+    parser.add_argument("--verbose", action="store_true", help="show where an error arose")
+    verbose = parser.parse_args().verbose
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("newsfuse").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, _terminate)
+    guarded(lambda: recipe(*load(Path())), verbose=verbose)
+
+
+def guarded(work: Callable[[], None], *, verbose: bool) -> None:
+    """Do the work; a mistake that a user can mend becomes one message and an exit code, without a traceback."""
+    try:
+        work()
+    except NewsfuseError as error:
+        _tell(error, verbose=verbose)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        _tell(error, verbose=verbose)
+        sys.exit(StorageError.exit_code)
+
+
+def _tell(error: Exception, *, verbose: bool) -> None:
+    if verbose:
+        traceback.print_exception(error)
+    print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - what the user is meant to read
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
+    sys.exit(TERMINATED)

@@ -1,0 +1,194 @@
+"""Batches: every click once, beside articles of its own impression that were not clicked."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from newsfuse.batches import Batch, Clicks, distinct, recent
+from newsfuse.behaviors import Behaviors
+from newsfuse.csr import offsets
+
+ARTICLE = st.integers(-1, 9)
+HISTORIES = st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=4)
+SHOWN = st.lists(st.lists(st.tuples(ARTICLE, st.integers(0, 1)), min_size=1, max_size=6), min_size=1, max_size=6)
+Shown = list[list[tuple[int, int]]]
+
+
+def behave(histories: list[list[int]], shown: Shown, which: list[int] | None = None) -> Behaviors:
+    """Impressions that show (article, label) pairs; impression i has history `which[i]`."""
+    n = len(shown)
+    chosen = which or [number % len(histories) for number in range(n)]
+    return Behaviors(
+        impressions=pl.Series([str(number) for number in range(n)], dtype=pl.String),
+        users=np.zeros(n, dtype=np.int32),
+        times=np.zeros(n, dtype="datetime64[s]"),
+        history=np.array(chosen, dtype=np.int32),
+        history_offsets=offsets(np.array([len(each) for each in histories])),
+        history_news=np.array([article for each in histories for article in each], dtype=np.int32),
+        candidate_offsets=offsets(np.array([len(each) for each in shown])),
+        candidate_news=np.array([article for each in shown for article, _ in each], dtype=np.int32),
+        labels=np.array([label for each in shown for _, label in each], dtype=np.int8),
+    )
+
+
+def learnable(shown: Shown) -> list[tuple[int, int]]:
+    """(impression, clicked article), in plain Python: known articles, beside an unclicked known one."""
+    return [
+        (number, article)
+        for number, each in enumerate(shown)
+        for article, label in each
+        if label and article >= 0 and any(other >= 0 and not clicked for other, clicked in each)
+    ]
+
+
+def articles(batch: Batch, cells: torch.Tensor, used: torch.Tensor) -> list[list[int]]:
+    """The articles in the used cells of each row."""
+    return [batch.news[row[use]].tolist() for row, use in zip(cells, used, strict=True)]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@settings(deadline=None)
+@given(counts=st.lists(st.integers(0, 8), max_size=6), k=st.integers(0, 5), seed=st.integers(0, 99))
+def test_drawn_numbers_are_distinct_below_their_count_and_then_minus_one(counts: list[int], k: int, seed: int) -> None:
+    picks = distinct(np.array(counts, dtype=np.int64), k, np.random.default_rng(seed))
+    assert picks.shape == (len(counts), k)
+    for count, row in zip(counts, picks.tolist(), strict=True):
+        drawn = row[: min(count, k)]
+        assert len(set(drawn)) == len(drawn)
+        assert all(0 <= number < count for number in drawn)
+        assert row[len(drawn) :] == [-1] * (k - len(drawn))
+
+
+def test_every_ordered_draw_is_equally_likely(rng: np.random.Generator) -> None:
+    draws = 24_000
+    seen = Counter(map(tuple, distinct(np.full(draws, 4), 3, rng).tolist()))
+    expected = draws / 24  # 4 * 3 * 2 ordered draws
+    chi_square = sum((count - expected) ** 2 / expected for count in seen.values())
+    assert len(seen) == 24
+    assert chi_square < 60  # of 23 degrees of freedom: passed by chance less than once in 10,000 seeds
+
+
+@settings(deadline=None)
+@given(histories=HISTORIES, most=st.integers(1, 7), data=st.data())
+def test_the_latest_clicks_come_first(histories: list[list[int]], most: int, data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.integers(0, len(histories) - 1), min_size=1))
+    behaviors = behave(histories, [[(0, 1)]])
+    news, clicked = recent(behaviors, np.array(rows), most)
+    latest = [histories[row][::-1][:most] for row in rows]
+    assert news.shape == clicked.shape == (len(rows), max(1, *map(len, latest)))
+    assert [row[use].tolist() for row, use in zip(news, clicked, strict=True)] == latest
+    assert all(use == sorted(use, reverse=True) for use in clicked.tolist())
+
+
+def test_cells_without_a_click_cost_no_further_article() -> None:
+    news, clicked = recent(behave([[3, 4, 5], [7]], [[(0, 1)]]), np.array([0, 1]), 50)
+    assert (news.tolist(), clicked.tolist()) == ([[5, 4, 3], [7, 7, 7]], [[True] * 3, [True, False, False]])
+
+
+def test_no_histories_at_all_are_one_empty_column() -> None:
+    news, clicked = recent(behave([[]], [[(0, 1)]]), np.array([0, 0]), 50)
+    assert (news.shape, clicked.tolist()) == ((2, 1), [[False], [False]])
+
+
+@settings(deadline=None)
+@given(shown=SHOWN)
+def test_clicks_are_those_that_can_be_learned_from(shown: Shown) -> None:
+    clicks = Clicks.of(behave([[1]], shown))
+    assert list(zip(clicks.impression.tolist(), clicks.news.tolist(), strict=True)) == learnable(shown)
+    assert len(clicks) == len(learnable(shown))
+    unclicked = [clicks.unclicked_news[first:last].tolist() for first, last in pairwise(clicks.unclicked_offsets)]
+    assert unclicked == [[article for article, label in each if article >= 0 and not label] for each in shown]
+
+
+@pytest.mark.parametrize(
+    "impression",
+    [
+        pytest.param([(-1, 1), (2, 0)], id="the clicked article is unknown"),
+        pytest.param([(1, 1), (2, 1)], id="everything was clicked"),
+        pytest.param([(1, 1), (-1, 0)], id="the unclicked article is unknown"),
+        pytest.param([(1, 0), (2, 0)], id="nothing was clicked"),
+    ],
+)
+def test_what_teaches_nothing_is_left_out(impression: list[tuple[int, int]]) -> None:
+    clicks = Clicks.of(behave([[1]], [impression, [(3, 1), (4, 0)]]))
+    assert (clicks.impression.tolist(), clicks.news.tolist()) == ([1], [3])
+
+
+@settings(deadline=None)
+@given(histories=HISTORIES, shown=SHOWN, negatives=st.integers(1, 6), most=st.integers(1, 4), seed=st.integers(0, 9))
+def test_a_batch_points_at_the_articles_of_its_clicks(
+    histories: list[list[int]], shown: Shown, negatives: int, most: int, seed: int
+) -> None:
+    clicks = Clicks.of(behave(histories, shown))
+    rows = np.arange(len(clicks))
+    batch = clicks.batch(rows, negatives=negatives, history=most, rng=np.random.default_rng(seed))
+    candidates = articles(batch, batch.candidates, batch.shown)
+    read = articles(batch, batch.history, batch.clicked)
+    for row, (impression, clicked) in enumerate(learnable(shown)):
+        drawn, unclicked = candidates[row][1:], [a for a, label in shown[impression] if a >= 0 and not label]
+        assert candidates[row][0] == clicked
+        assert len(drawn) == min(negatives, len(unclicked))
+        assert not Counter(drawn) - Counter(unclicked)
+        assert read[row] == histories[impression % len(histories)][::-1][:most]
+
+
+@settings(deadline=None)
+@given(histories=HISTORIES, shown=SHOWN.filter(learnable))
+def test_a_batch_holds_each_article_once_and_nothing_beyond_its_impressions(
+    histories: list[list[int]], shown: Shown
+) -> None:
+    clicks = Clicks.of(behave(histories, shown))
+    batch = clicks.batch(np.arange(len(clicks)), negatives=3, history=5, rng=np.random.default_rng(0))
+    used = {a for row in articles(batch, batch.candidates, batch.shown) for a in row}
+    used |= {a for row in articles(batch, batch.history, batch.clicked) for a in row}
+    filler = (
+        set() if batch.clicked.any(dim=1).all() else {batch.news[batch.history[~batch.clicked.any(dim=1)][0, 0]].item()}
+    )
+    assert batch.news.tolist() == sorted(used | filler)
+    assert int(batch.candidates.max()) < len(batch.news)
+    assert int(batch.history.max()) < len(batch.news)
+
+
+MANY: Shown = [[(number % 10, 1), ((number + 3) % 10, 0), ((number + 5) % 10, 0)] for number in range(25)]
+
+
+def epoch(seed: int, size: int = 4) -> list[Batch]:
+    clicks = Clicks.of(behave([[1, 2], [3], []], MANY))
+    return list(clicks.batches(size, negatives=1, history=5, rng=np.random.default_rng(seed)))
+
+
+def test_an_epoch_has_every_click_once() -> None:
+    batches = epoch(seed=0)
+    assert [len(batch.candidates) for batch in batches] == [4] * 6 + [1]
+    clicked = [int(article) for batch in batches for article in batch.news[batch.candidates[:, 0]]]
+    assert sorted(clicked) == sorted(number % 10 for number in range(25))
+
+
+def test_the_same_seed_gives_the_same_batches() -> None:
+    for one, two in zip(epoch(seed=3), epoch(seed=3), strict=True):
+        assert all(torch.equal(getattr(one, name), getattr(two, name)) for name in Batch.__dataclass_fields__)
+
+
+def test_another_seed_gives_another_order() -> None:
+    one, two = (torch.cat([batch.news[batch.candidates[:, 0]] for batch in epoch(seed)]) for seed in (3, 4))
+    assert not torch.equal(one, two)
+
+
+def test_no_clicks_are_no_batches(rng: np.random.Generator) -> None:
+    clicks = Clicks.of(behave([[1]], [[(1, 0)]]))
+    assert list(clicks.batches(4, negatives=1, history=5, rng=rng)) == []
+
+
+def test_a_batch_moves_as_a_whole(rng: np.random.Generator) -> None:
+    batch = epoch(seed=0)[0].to(torch.device("meta"))
+    assert {getattr(batch, name).device.type for name in Batch.__dataclass_fields__} == {"meta"}

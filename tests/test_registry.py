@@ -1,0 +1,379 @@
+"""Plugins and stages: only what was asked for is loaded, and what is wrong with it is told by name."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from newsfuse import catalogue
+from newsfuse.errors import PluginError
+from newsfuse.plugin import Embedder, Encoder, Fusion, Plugin, UserEncoder
+from newsfuse.registry import FOLDERS, Registry
+
+ROOT = Path(__file__).parent.parent
+PLUGIN = """
+from newsfuse import {kind}, hookimpl
+
+def build(*arguments):
+    return "{name}"
+
+@hookimpl
+def newsfuse_{folder}():
+    return [{kind}("{name}", build)]
+"""
+NEWS_LINE = "N{number}\tsports\tgolf\tTitle {number} of golf\tAbstract\turl\t[]\t[]\n"
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> Path:
+    """An empty plugins folder."""
+    for folder in FOLDERS.values():
+        (tmp_path / "plugins" / folder).mkdir(parents=True)
+    return tmp_path / "plugins"
+
+
+def add(plugins: Path, name: str, source: str, folder: str = "fusions") -> Path:
+    path = plugins / folder / f"{name}.py"
+    path.write_text(source, encoding="utf-8")
+    return path
+
+
+def plugin(name: str, kind: type[Plugin] = Fusion) -> str:
+    """A module with one plugin, a fusion unless another kind is asked for."""
+    return PLUGIN.format(name=name, kind=kind.__name__, folder=FOLDERS[kind])
+
+
+def refusal(registry: Registry, name: str) -> str:
+    with pytest.raises(PluginError) as caught:
+        registry.load(Fusion, name)
+    assert caught.value.exit_code == 9
+    return str(caught.value)
+
+
+def test_a_file_is_a_plugin(plugins: Path) -> None:
+    add(plugins, "mine", plugin("mine"))
+    registry = Registry(plugins, {})
+    assert registry.names(Fusion) == ["mine"]
+    assert registry.load(Fusion, "mine").build(1, [1.0], None) == "mine"  # type: ignore[comparison-overlap]
+    assert registry.origin(Fusion, "mine") == "plugins/fusions/mine.py"
+
+
+def test_a_plugin_is_imported_once(plugins: Path) -> None:
+    add(plugins, "mine", plugin("mine"))
+    registry = Registry(plugins, {})
+    assert registry.load(Fusion, "mine") is registry.load(Fusion, "mine")
+
+
+def test_a_file_that_starts_with_an_underscore_is_none(plugins: Path) -> None:
+    add(plugins, "_shared", "")
+    assert Registry(plugins, {}).names(Fusion) == []
+
+
+def test_an_unknown_name_is_told_with_the_nearest(plugins: Path) -> None:
+    add(plugins, "mine", plugin("mine"))
+    message = refusal(Registry(plugins, {}), "mime")
+    assert message == "plugins: no fusion plugin is called 'mime'. Did you mean 'mine'? Known: mine"
+
+
+OFFER = "from newsfuse import Encoder, Fusion, hookimpl\n@hookimpl\n"
+WRONG = {
+    "import": ("import no_such_module", "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'", 1),
+    "raises": ("\n\n1 / 0", "cannot be loaded: ZeroDivisionError: division by zero", 3),
+    "syntax": ("x = 1\ndef broken(", "cannot be loaded: SyntaxError: '(' was never closed", 2),
+    "nothing": ("", "one Fusion called 'nothing' is expected, found none in plugins/fusions/nothing.py", None),
+    "unmarked": ("def newsfuse_fusions(): return []", "one Fusion called 'unmarked' is expected, found none in", None),
+    "misspelt": (OFFER + "def newsfuse_fusion(): return []", "unknown hook 'newsfuse_fusion' in plugin", 2),
+    "signature": (OFFER + "def newsfuse_fusions(dim): return []", "Argument(s) {'dim'} are declared in the", 2),
+    "name": (plugin("nome"), "one Fusion called 'name' is expected, found none in plugins/fusions/name.py", None),
+    "type": (OFFER + "def newsfuse_fusions(): return [7]", "offers [7], expected a list of newsfuse.Fusion", 2),
+    "kind": (OFFER + "def newsfuse_fusions(): return [Encoder('kind', 1)]", "expected a list of newsfuse.Fusion", 2),
+    "single": (OFFER + "def newsfuse_fusions(): return Fusion('single', 1)", "expected a list of newsfuse.Fusion", 2),
+    "none": (OFFER + "def newsfuse_fusions(): pass", "offers None, expected a list of newsfuse.Fusion", 2),
+    "hook": (OFFER + "def newsfuse_fusions():\n raise OSError('x')", "OSError: x", 4),
+    "lazy": (OFFER + "def newsfuse_fusions():\n yield 1 / 0", "ZeroDivisionError: division by zero", 4),
+}
+"""By name: the file, what is told about it, and the line that is named."""
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_broken_plugin_is_told_with_file_and_line(plugins: Path, name: str) -> None:
+    source, message, line = WRONG[name]
+    path = add(plugins, name, source)
+    told = refusal(Registry(plugins, {}), name)
+    assert told.startswith(f"plugins/fusions/{name}.py: ")
+    assert message in told
+    assert line is None or told.endswith(f"({path}:{line})")
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_broken_plugin_hurts_no_other(plugins: Path, name: str) -> None:
+    add(plugins, name, WRONG[name][0])
+    add(plugins, "good", plugin("good"))
+    registry = Registry(plugins, {})
+    refusal(registry, name)
+    assert registry.load(Fusion, "good").name == "good"
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_broken_plugin_stays_broken_when_asked_for_again(plugins: Path, name: str) -> None:
+    add(plugins, name, WRONG[name][0])
+    registry = Registry(plugins, {})
+    assert refusal(registry, name) == refusal(registry, name)
+
+
+def test_two_offers_of_one_name_name_both_files(plugins: Path) -> None:
+    add(plugins, "good", plugin("good"))
+    add(plugins, "copy", plugin("copy").replace('[Fusion("copy"', '[Fusion("good", build), Fusion("copy"'))
+    registry = Registry(plugins, {})
+    assert registry.load(Fusion, "copy").name == "copy"
+    both = "plugins/fusions/copy.py and plugins/fusions/good.py"
+    expected = f"plugins/fusions/good.py: one Fusion called 'good' is expected, found {both}"
+    assert refusal(registry, "good") == expected
+
+
+def test_one_file_may_not_offer_a_name_twice(plugins: Path) -> None:
+    add(plugins, "twin", plugin("twin").replace("build)]", 'build), Fusion("twin", build)]'))
+    told = refusal(Registry(plugins, {}), "twin")
+    assert told.endswith("found plugins/fusions/twin.py and plugins/fusions/twin.py")
+
+
+def test_the_same_name_in_two_kinds_is_two_plugins(plugins: Path) -> None:
+    add(plugins, "same", plugin("same"))
+    add(plugins, "same", plugin("same", Encoder), "encoders")
+    registry = Registry(plugins, {})
+    assert isinstance(registry.load(Fusion, "same"), Fusion)
+    assert isinstance(registry.load(Encoder, "same"), Encoder)
+
+
+def install(site: Path, name: str, modules: dict[str, str], version: str = "0.1.0") -> None:
+    """An installed distribution with a plugin module (name -> source) for each of its entry points."""
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+    points = "".join(f"{module.removeprefix('guest_')} = {module}\n" for module in modules)
+    (info / "entry_points.txt").write_text(f"[newsfuse]\n{points}\n[console_scripts]\nx = y:z\n", encoding="utf-8")
+    for module, source in modules.items():
+        (site / f"{module}.py").write_text(source, encoding="utf-8")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of installed packages; what is imported from there is forgotten afterwards."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    for name in ("headline", "footline", "other"):
+        monkeypatch.delitem(sys.modules, f"guest_{name}", raising=False)
+    return folder
+
+
+def test_a_listed_package_loads_with_its_name_and_version(plugins: Path, site: Path) -> None:
+    install(site, "newsfuse-headline", {"guest_headline": plugin("headline")})
+    registry = Registry(plugins, {"newsfuse-headline": "0.1.0"})
+    assert registry.names(Fusion) == ["headline"]
+    assert registry.load(Fusion, "headline").name == "headline"
+    assert registry.origin(Fusion, "headline") == "newsfuse-headline 0.1.0 (guest_headline)"
+
+
+def test_a_package_may_have_several_plugin_modules(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline"), "guest_footline": plugin("footline")})
+    registry = Registry(plugins, {"guest": "0.1.0"})
+    assert [registry.load(Fusion, name).name for name in ("headline", "footline")] == ["headline", "footline"]
+
+
+def test_a_package_that_is_not_listed_runs_no_code(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": "raise SystemExit('ran')"})
+    assert Registry(plugins, {}).names(Fusion) == []
+    assert "guest_headline" not in sys.modules
+
+
+def test_a_listed_package_that_is_not_asked_for_is_not_imported(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline"), "guest_other": "raise SystemExit('ran')"})
+    registry = Registry(plugins, {"guest": "0.1.0"})
+    assert registry.names(Fusion) == ["headline", "other"]
+    registry.load(Fusion, "headline")
+    assert "guest_other" not in sys.modules
+
+
+def test_a_package_of_another_version_is_refused_before_it_runs(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline")}, version="0.2.0")
+    message = r"^params\.yaml: plugin_packages: 'guest' 0\.1\.0 is asked for, 0\.2\.0 is installed$"
+    with pytest.raises(PluginError, match=message):
+        Registry(plugins, {"guest": "0.1.0"})
+    assert "guest_headline" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["newsfuse-absent", ""])
+def test_a_package_that_is_not_installed_is_told_with_the_command(plugins: Path, name: str) -> None:
+    with pytest.raises(PluginError, match=rf"'{name}' is not installed\. Install it: pip install {name}==0\.1\.0$"):
+        Registry(plugins, {name: "0.1.0"})
+
+
+def test_a_broken_package_is_told_with_version_and_line(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": "\n1 / 0"})
+    told = refusal(Registry(plugins, {"guest": "0.1.0"}), "headline")
+    expected = "guest 0.1.0 (guest_headline): cannot be loaded: ZeroDivisionError: division by zero"
+    assert told == f"{expected} ({site / 'guest_headline.py'}:2)"
+
+
+def test_a_package_asked_for_as_another_kind_than_it_offers_is_told(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline", Encoder)})
+    told = refusal(Registry(plugins, {"guest": "0.1.0"}), "headline")
+    origin = "guest 0.1.0 (guest_headline)"
+    assert told == f"{origin}: one Fusion called 'headline' is expected, found none in {origin}"
+
+
+def test_two_packages_may_not_offer_one_name(plugins: Path, site: Path) -> None:
+    install(site, "one", {"guest_headline": plugin("headline")})
+    install(site, "two", {"guest_headline": plugin("headline")})
+    found = r"one 0\.1\.0 \(guest_headline\) and two 0\.1\.0 \(guest_headline\) both offer 'headline'"
+    with pytest.raises(PluginError, match=found):
+        Registry(plugins, {"one": "0.1.0", "two": "0.1.0"})
+
+
+def test_a_file_wins_over_a_package_of_the_same_name(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": "raise SystemExit('ran')"})
+    add(plugins, "headline", plugin("headline"))
+    registry = Registry(plugins, {"guest": "0.1.0"})
+    assert registry.load(Fusion, "headline").name == "headline"
+    assert registry.origin(Fusion, "headline") == "plugins/fusions/headline.py"
+
+
+def test_namesakes_are_the_plugins_of_all_kinds_with_that_name(plugins: Path, site: Path) -> None:
+    both = plugin("headline") + plugin("headline", Encoder)
+    install(site, "guest", {"guest_headline": both})
+    add(plugins, "headline", plugin("headline", UserEncoder), "user_encoders")
+    namesakes = Registry(plugins, {"guest": "0.1.0"}).namesakes("headline", Fusion)
+    assert [type(each) for each in namesakes] == [Fusion, Encoder, UserEncoder]
+
+
+def test_the_catalogue_lists_every_shipped_file() -> None:
+    rows = list(catalogue.rows(Registry(ROOT / "plugins", {})))
+    files = {f"plugins/{path.relative_to(ROOT / 'plugins')}" for path in (ROOT / "plugins").glob("*/[!_]*.py")}
+    assert {origin for _, _, origin, _, _ in rows} == files
+    assert [row for row in rows if row[3].startswith("broken")] == []
+    assert ("user encoder", "attention", "plugins/user_encoders/attention.py", "heads: 4", "") in rows
+    assert ("encoder", "llm", "embeddings") in {(kind, name, needs) for kind, name, _, _, needs in rows}
+
+
+def test_the_catalogue_shows_broken_plugins_beside_good_ones(plugins: Path) -> None:
+    for name, (source, _, _) in WRONG.items():
+        add(plugins, name, source)
+    add(plugins, "good", plugin("good"))
+    rows = {name: settings for _, name, _, settings, _ in catalogue.rows(Registry(plugins, {}))}
+    assert rows.pop("good") == ""
+    assert sorted(rows) == sorted(WRONG)
+    assert all(settings.startswith(f"broken: plugins/fusions/{name}.py: ") for name, settings in rows.items())
+
+
+def test_the_catalogue_lists_a_package_under_the_kind_it_offers(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline", Encoder)})
+    rows = list(catalogue.rows(Registry(plugins, {"guest": "0.1.0"})))
+    assert rows == [("encoder", "headline", "guest 0.1.0 (guest_headline)", "", "")]
+
+
+def test_the_catalogue_does_not_hide_a_package_that_offers_nothing(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": ""})
+    rows = list(catalogue.rows(Registry(plugins, {"guest": "0.1.0"})))
+    assert {(name, settings.split(":")[0]) for _, name, _, settings, _ in rows} == {("headline", "broken")}
+
+
+def test_the_command_prints_the_catalogue() -> None:
+    command = [sys.executable, "-m", "newsfuse.cli", "plugins"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={"COLUMNS": "200"})
+    assert result.returncode == 0, result.stderr
+    assert "plugins/fusions/gate.py" in result.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of its own with four articles, of which the embed stage makes vectors in a second."""
+    folder = tmp_path / "a project"
+    for name in ("stages", "plugins"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values |= {"encoders": {"llm": True}, "fusion": "mean", "user_encoder": "mean"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    for split in ("train", "dev"):
+        path = folder / "data" / "tiny" / split / "news.tsv"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(NEWS_LINE.format(number=number) for number in range(4)), encoding="utf-8")
+    return folder
+
+
+def set_param(project: Path, name: str, value: object) -> None:
+    path = project / "params.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text(encoding="utf-8")) | {name: value}), encoding="utf-8")
+
+
+def embed(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stages.embed", *arguments]
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_a_stage_that_does_its_work_says_so_with_zero(project: Path) -> None:
+    result = embed(project)
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    assert sorted(path.name for path in (project / "data/tiny").iterdir()) == ["dev", "embeddings", "train"]
+
+
+def test_a_mistake_in_params_is_told_without_a_traceback(project: Path) -> None:
+    set_param(project, "fusion", "gaet")
+    result = embed(project)
+    known = "Known: attention, concat, gate, mean"
+    message = f"ERROR: params.yaml: fusion: no fusion plugin is called 'gaet'. Did you mean 'gate'? {known}\n"
+    assert (result.returncode, result.stderr) == (2, message)
+
+
+def test_a_broken_news_file_is_told_with_its_line_and_leaves_nothing(project: Path) -> None:
+    with (project / "data/tiny/dev/news.tsv").open("a", encoding="utf-8") as file:
+        file.write("N9\tsports\n")
+    result = embed(project)
+    assert result.returncode == 3
+    assert result.stderr.startswith("ERROR: data/tiny/dev/news.tsv:5: 2 tab-separated columns, expected 8")
+    assert "Traceback" not in result.stderr
+    assert sorted(path.name for path in (project / "data/tiny").iterdir()) == ["dev", "train"]
+
+
+def test_a_broken_plugin_is_told_before_any_work(project: Path) -> None:
+    (project / "plugins/fusions/mean.py").write_text("import no_such_module\n", encoding="utf-8")
+    result = embed(project)
+    message = "ERROR: plugins/fusions/mean.py: cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'"
+    assert result.returncode == 9
+    assert result.stderr.startswith(message)
+    assert not (project / "data/tiny/embeddings").exists()
+
+
+def test_a_place_that_cannot_be_written_is_a_storage_error(project: Path) -> None:
+    (project / "data/tiny/.embeddings.draft").write_text("in the way", encoding="utf-8")
+    result = embed(project)
+    assert result.returncode == 8
+    assert result.stderr.splitlines()[-1].startswith("ERROR: data/tiny/embeddings: could not be written: File exists")
+
+
+def test_verbose_shows_where_an_error_arose(project: Path) -> None:
+    set_param(project, "fusion", "gaet")
+    result = embed(project, "--verbose")
+    assert result.returncode == 2
+    assert result.stderr.startswith("Traceback (most recent call last):")
+    assert "newsfuse/params.py" in result.stderr
+
+
+def test_an_unknown_argument_is_a_usage_error(project: Path) -> None:
+    result = embed(project, "--fusion=gate")
+    assert result.returncode == 2
+    assert "usage: python -m stages.embed" in result.stderr
+
+
+def test_a_stage_knows_no_other_embedder_than_the_chosen_one(project: Path) -> None:
+    (project / "plugins/embedders/openai.py").write_text("raise SystemExit('loaded')\n", encoding="utf-8")
+    assert embed(project).returncode == 0
+
+
+@pytest.mark.parametrize("kind", [Embedder, Encoder, Fusion, UserEncoder])
+def test_every_kind_has_a_folder_of_its_own(kind: type[Plugin]) -> None:
+    assert (ROOT / "plugins" / FOLDERS[kind]).is_dir()
