@@ -15,7 +15,7 @@ RUN apt-get update \
 # torch first and by itself, the build without CUDA; then the exact versions of everything else
 WORKDIR /opt/newsfuse
 COPY constraints.txt ./
-RUN pip install --no-cache-dir torch -c constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu
+RUN pip install --no-cache-dir --no-deps torch -c constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu
 COPY pyproject.toml README.md LICENSE ./
 COPY newsfuse ./newsfuse
 RUN pip install --no-cache-dir . -c constraints.txt && pip check

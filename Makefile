@@ -33,14 +33,15 @@ lint: install
 
 install: $(READY)
 
-# torch by itself: only this step may look at PyTorch's own index, which has the builds without CUDA
+# torch by itself: only this step may look at PyTorch's own index, which has the builds without CUDA; what torch
+# depends on comes with the rest, so that an index out of reach costs seconds once and not once per package
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(INDEX_$(TORCH))$(filter cuda,$(TORCH))" || { echo "TORCH=$(TORCH): expected cpu or cuda" >&2; exit 2; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "newsfuse needs Python 3.11 or newer; try: make PYTHON=python3.11" >&2; exit 2; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	rm -f .venv/installed-*
 	test -e .venv/torch-$(TORCH) || { python -m pip uninstall -qy torch && rm -f .venv/torch-*; }
-	python -m pip install -q torch -c constraints.txt $(INDEX_$(TORCH))
+	python -m pip install -q --no-deps torch -c constraints.txt $(INDEX_$(TORCH))
 	touch .venv/torch-$(TORCH)
 	python -m pip install -q -e '.[dev]' -c constraints.txt
 	python -m pip check
