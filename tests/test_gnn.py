@@ -117,7 +117,7 @@ def test_a_layer_equals_the_sage_layer_of_dgl() -> None:
     hearers = torch.repeat_interleave(neighbours.offsets.diff())
     values = encoder.inputs.article.expand(N, -1)
     oracle = dgl.graph((neighbours.sources, hearers), num_nodes=N)
-    for layer, act in zip(encoder.layers, (nn.LeakyReLU(0.2), nn.Identity()), strict=True):
+    for layer, act in zip(encoder.layers, (nn.ReLU(), nn.Identity()), strict=True):
         sage = dgl.nn.SAGEConv(DIM, DIM, "mean")
         with torch.no_grad():
             sage.fc_self.weight.copy_(layer.own.weight)
@@ -147,7 +147,7 @@ def plainly(encoder: Any, graph: Graph) -> Tensor:  # noqa: ANN401 a Gnn
             for node, (first, last) in enumerate(pairwise(ends)):
                 if last > first:
                     heard[node] += weights(values[graph.relations[name].sources[first:last]].mean(dim=0))
-        values = heard if depth + 1 == len(encoder.layers) else nn.functional.leaky_relu(heard, 0.2)
+        values = heard if depth + 1 == len(encoder.layers) else heard.relu()
     return values[:N]
 
 
