@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -300,3 +301,27 @@ def test_articles_that_share_their_links_get_the_same_vector() -> None:
     same = encoded(make(part), torch.arange(4))
     torch.testing.assert_close(same[0], same[1])
     assert not torch.allclose(same[0], same[2])
+
+
+UNEVEN = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+from test_gnn import gnn
+for trial in range(20):
+    heard = (torch.rand(int(torch.randint(1, 60, (1,)))) ** 4 * 3000).long() + 1
+    offsets = torch.nn.functional.pad(heard.cumsum(0), (1, 0))
+    values = torch.randn(20_000, 256)
+    sources = torch.randint(0, len(values), (int(offsets[-1]),))
+    expected = gnn.torch_mean(values, offsets, sources)
+    torch.testing.assert_close(gnn.dgl_mean(values, offsets, sources), expected, atol=1e-4, rtol=1e-4)
+"""
+
+
+def test_dgl_survives_a_few_nodes_that_hear_many() -> None:
+    pytest.importorskip("dgl")
+    # in a process of its own: what went wrong here was a segmentation fault
+    script = UNEVEN.format(tests=str(Path(__file__).parent))
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

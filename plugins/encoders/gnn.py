@@ -335,13 +335,16 @@ def require_dgl() -> Any:  # noqa: ANN401 dgl has no type hints
     # without this, importing dgl writes a file into the home folder
     os.environ.setdefault("DGLBACKEND", "pytorch")
     try:
-        return import_module("dgl")
+        dgl = import_module("dgl")
     except (ImportError, OSError, AttributeError, RuntimeError) as error:
         message = (
             f"plugin gnn: dgl cannot be imported ({error}). Install it (pip install dgl==1.1.3 packaging, for Python "
             "3.11 and older), or set options.gnn.backend to auto or torch"
         )
         raise PluginError(message) from error
+    # dgl's kernel for Intel's libxsmm writes past its blocks where few nodes hear many, and the process dies of it
+    dgl.use_libxsmm(flag=False)
+    return dgl
 
 
 def _try_dgl(device: str) -> None:
