@@ -11,7 +11,7 @@ import polars as pl
 from newsfuse.artifact import writing
 from newsfuse.behaviors import Behaviors
 from newsfuse.csr import owners
-from newsfuse.ranking import is_constant, ranking, ranks, subset
+from newsfuse.ranking import is_constant, ranking, ranks, subset, unknown_last
 from newsfuse.submission import write_predictions
 
 KIND = "evaluate"
@@ -37,7 +37,7 @@ class Evaluation:
     @property
     def full_scores(self) -> np.ndarray:
         """float64 (candidates,): unknown candidates below all others, alike among themselves."""
-        return np.where(self.known, self.scores, -np.finfo(np.float64).max)
+        return unknown_last(self.scores)
 
     def metrics(self, *, drop_unknown: bool) -> dict[str, float]:
         """AUC, MRR, nDCG@5 and nDCG@10 for all, warm and cold candidates, in one flat dict sorted by name.

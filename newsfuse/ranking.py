@@ -82,6 +82,11 @@ def subset(
     return scores[keep], labels[keep], csr.offsets(keep)[offsets]
 
 
+def unknown_last(scores: np.ndarray) -> np.ndarray:
+    """float64 (candidates,): candidates without a score (NaN) below all others, alike among themselves."""
+    return np.where(np.isnan(scores), -np.finfo(np.float64).max, scores)
+
+
 def is_constant(scores: np.ndarray, offsets: np.ndarray) -> bool:
     """Whether in every impression all candidates have one score. Raises ValueError as `ranks` does."""
     _check_scores(scores, offsets)

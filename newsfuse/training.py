@@ -16,7 +16,7 @@ from newsfuse.batches import Batch, Clicks
 from newsfuse.behaviors import Behaviors
 from newsfuse.errors import DataError, NewsfuseError
 from newsfuse.params import Train
-from newsfuse.ranking import ranking
+from newsfuse.ranking import ranking, unknown_last
 from newsfuse.recommender import Recommender
 from newsfuse.scoring import score
 
@@ -125,7 +125,7 @@ class Trainer:
 
     def _validate(self, number: int, train: Fit | None, speed: float) -> Epoch:
         scored = score(self.model, self.unseen, self.history)
-        auc = ranking(last(scored.candidates), self.unseen.labels, self.unseen.candidate_offsets).means()["auc"]
+        auc = ranking(unknown_last(scored.candidates), self.unseen.labels, self.unseen.candidate_offsets).means()["auc"]
         rate = float(self.schedule.get_last_lr()[0])
         return Epoch(number, train, self._validation_fit(), auc, rate, speed, scored.weights)
 
@@ -150,11 +150,6 @@ def _clicks(behaviors: Behaviors, purpose: str) -> Clicks:
         message = f"train/behaviors.tsv: no click to {purpose}: none of {len(behaviors)} impressions has {wanted}"
         raise DataError(message)
     return clicks
-
-
-def last(scores: np.ndarray) -> np.ndarray:
-    """`scores` with those of unknown articles (NaN) below all others."""
-    return np.where(np.isnan(scores), -np.finfo(np.float64).max, scores)
 
 
 def _sums(scores: Tensor) -> Tensor:
