@@ -31,7 +31,7 @@ def writing(folder: Path, *, kind: str, settings: Mapping[str, Any]) -> Iterator
         manifest = {"schema": SCHEMA, "kind": kind, "settings": dict(settings), "files": files}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         for path in draft.iterdir():
-            _flush(path)
+            flush(path)
         shutil.rmtree(folder, ignore_errors=True)
         draft.replace(folder)
     except OSError as error:
@@ -48,7 +48,7 @@ def write_text(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.draft")
     try:
         draft.write_text(text, encoding="utf-8")
-        _flush(draft)
+        flush(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -87,7 +87,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from newsfuse.errors import PluginError
 from newsfuse.params import packages
-from newsfuse.plugin import Embedder, Encoder, Plugin
+from newsfuse.plugin import Cost, Embedder, Encoder, Plugin
 from newsfuse.registry import FOLDERS, Registry
 
 
@@ -44,8 +44,8 @@ def _row(registry: Registry, kind: type[Plugin], name: str) -> tuple[str, str, s
     except PluginError as error:
         return noun, name, origin, f"broken: {error}", ""
     needs: list[str] = sorted(plugin.needs) if isinstance(plugin, Encoder) else []
-    if isinstance(plugin, Embedder) and plugin.paid:
-        needs = ["money"]
+    if isinstance(plugin, Embedder) and plugin.cost is not Cost.NOTHING:
+        needs = [plugin.cost]
     return noun, name, origin, _settings(plugin), ", ".join(needs)
 
 

@@ -1,6 +1,6 @@
 """The embed stage's artifact: a vector for every article, found by news id."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import polars as pl
 from newsfuse.artifact import verified, writing
 from newsfuse.blame import blame
 from newsfuse.errors import DataError, IntegrityError, PluginError
-from newsfuse.tsv import line_of
+from newsfuse.tsv import places
 from newsfuse.words import Words
 
 KIND = "embed"
@@ -56,6 +56,25 @@ class Embeddings:
         return np.asarray(self.vectors[rows])
 
 
+def write_bought(
+    folder: Path, ids: Words, keys: Sequence[bytes], vectors: Iterable[np.ndarray], settings: Mapping[str, Any]
+) -> None:
+    """The same artifact from parts: `vectors` come as float32 (some rows, settings["dimensions"]) at a time, in order.
+
+    `keys`, a line of hexadecimal digits per article, are what a lost ledger is rebuilt with.
+    Raises StorageError. Never holds more than a part: on a full disk writing fails, where a memory map would crash.
+    """
+    shape = (len(ids), settings["dimensions"])
+    with writing(folder, kind=KIND, settings=settings) as draft:
+        with (draft / "vectors.npy").open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in vectors:
+                file.write(part.astype("<f4", copy=False).data)
+        ids.write(draft / "ids.txt")
+        (draft / "keys").write_text("".join(f"{key.hex()}\n" for key in keys), encoding="utf-8")
+
+
 def vectors_of(
     texts: Sequence[str], embed: Callable[[Sequence[str]], np.ndarray], *, dimensions: int, origin: str
 ) -> np.ndarray:
@@ -80,7 +99,6 @@ def _described(vectors: np.ndarray) -> str:
 
 
 def _missing(ids: pl.Series, files: Sequence[Path]) -> str:
-    lines = ((path, line_of(path, news_id), news_id) for news_id in ids.head(FIRST) for path in files)
-    first = ", ".join(f"{path}:{line} ({news_id})" for path, line, news_id in lines if line)
+    first = ", ".join(place for news_id in ids.head(FIRST) for place in places(news_id, files))
     cause = "the embeddings are older than the news. Make them: dvc repro embed (without `frozen: true` in dvc.yaml)"
     return f"{len(ids)} articles have no vector, first {first}: {cause}"

@@ -41,6 +41,22 @@ class ProviderError(NewsfuseError):
     exit_code = 6
 
 
+class TransientError(ProviderError):
+    """A failure that may heal by itself; `wait_s` is how long the provider asked us to wait, if it did."""
+
+    def __init__(self, message: str, wait_s: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class UselessAnswerError(TransientError):
+    """An answer without the vectors asked for. It may have been billed, so it gets one second chance only."""
+
+
+class RefusedTextsError(DataError):
+    """The provider refuses a batch because of one of its texts, and may not say which."""
+
+
 class IntegrityError(NewsfuseError):
     """An artifact is damaged, incomplete, or belongs to other data."""
 
@@ -59,10 +75,29 @@ class PluginError(NewsfuseError):
     exit_code = 9
 
 
+class BusyError(NewsfuseError):
+    """Not now: somebody else is at it, who started this is gone, or a provider is not done yet. Try later."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class InterruptedRunError(NewsfuseError):
+    """A signal ended the run in good order; 128 + the signal's number, as shells have it."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
     """`" Did you mean 'gate'?"` where one of the `known` words is close, else nothing."""
     close = get_close_matches(word, known, n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def printable(text: str) -> str:
+    """`text` without control characters but line ends: an article's id or title must not steer a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 def place(error: Exception) -> str:

@@ -8,7 +8,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from newsfuse.errors import ParamsError, nearest
-from newsfuse.plugin import Embedder, Encoder, Fusion, Plugin, UserEncoder
+from newsfuse.plugin import Embedder, Encoder, Fusion, Mode, Plugin, UserEncoder
 from newsfuse.registry import Registry
 
 FILE = Path("params.yaml")
@@ -36,11 +36,12 @@ class Section(BaseModel):
 
 
 class Embed(Section):
-    """What the text of an article becomes. Only what changes a vector stands here."""
+    """What the text of an article becomes. But for `mode`, only what changes a vector stands here."""
 
     provider: str
     model: str | None = None
     dimensions: int = Field(gt=0)
+    mode: Mode = Mode.DIRECT
     fields: Annotated[tuple[Literal["title", "abstract"], ...], AfterValidator(_some), AfterValidator(_distinct)]
 
 
@@ -224,4 +225,7 @@ def _option_mistakes(params: Params, registry: Registry) -> list[str]:
     if params.embed.model and not embedder.default_model:
         no_models = f"'{embedder.name}' has no models to choose from, found {params.embed.model!r}. Set it to null"
         mistakes.append(f"{FILE}: embed.model: {no_models}")
+    if params.embed.mode not in embedder.modes:
+        known = ", ".join(sorted(embedder.modes))
+        mistakes.append(f"{FILE}: embed.mode: '{embedder.name}' has no mode '{params.embed.mode}'. Known: {known}")
     return mistakes

@@ -18,6 +18,22 @@ if TYPE_CHECKING:
     from torch import nn
 
     from newsfuse.inputs import Inputs
+    from newsfuse.service import Service
+
+
+class Cost(StrEnum):
+    """What embedding a text again would cost. All but NOTHING is kept in the ledger, and so is never done twice."""
+
+    NOTHING = "nothing"
+    TIME = "time"
+    MONEY = "money"
+
+
+class Mode(StrEnum):
+    """How vectors are asked for: at once, or by a job that the provider works off within a day."""
+
+    DIRECT = "direct"
+    BATCH = "batch"
 
 
 class Need(StrEnum):
@@ -39,18 +55,23 @@ class Options(BaseModel):
 class Embedder:
     """Texts to vectors.
 
-    `build(corpus, model, dimensions, options)` returns a function from a list of texts to a
-    float32 array (len(texts), dimensions), order kept. `corpus` holds the texts of the training
-    articles, for embedders that are fitted. `model` is `embed.model` or else `default_model`; an
-    embedder whose `default_model` is None has no models to choose from.
-    `paid` says that somebody is billed for a call.
+    `build(corpus, model, dimensions, options)` returns, where `cost` is NOTHING, a function from a
+    list of texts to a float32 array (len(texts), dimensions), order kept; `corpus` holds the texts
+    of the training articles, for embedders that are fitted. At any other cost it returns a
+    `Service`, `corpus` is empty, and vectors go through the ledger: see newsfuse.service.
+    `model` is `embed.model` or else `default_model`; an embedder whose `default_model` is None has
+    no models to choose from. `modes` are the values of `embed.mode` that it knows. `models` are
+    those whose price it knows, and `price_source` says from where and when.
     """
 
     name: str
-    build: Callable[[Sequence[str], str | None, int, Any], Callable[[Sequence[str]], np.ndarray]]
+    build: Callable[[Sequence[str], str | None, int, Any], Callable[[Sequence[str]], np.ndarray] | Service]
     params: type[Options] = Options
     default_model: str | None = None
-    paid: bool = False
+    cost: Cost = Cost.NOTHING
+    modes: frozenset[Mode] = frozenset({Mode.DIRECT})
+    models: tuple[str, ...] = ()
+    price_source: str = ""
 
 
 @dataclass(frozen=True)

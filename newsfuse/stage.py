@@ -1,6 +1,7 @@
 """How a stage is run: settings checked first, mistakes told in words, the exit code by the kind of mistake."""
 
 import argparse
+import contextlib
 import logging
 import signal
 import sys
@@ -9,11 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from newsfuse.errors import NewsfuseError, StorageError
+from newsfuse.errors import NewsfuseError, StorageError, printable
 from newsfuse.params import Params, load
 from newsfuse.registry import Registry
 
 INTERRUPTED, TERMINATED = 130, 143
+
+
+class Printable(logging.Formatter):
+    """Log lines in which no data can hide control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return printable(super().format(record))
 
 
 def run(recipe: Callable[[Params, Registry], None]) -> None:
@@ -21,7 +30,9 @@ def run(recipe: Callable[[Params, Registry], None]) -> None:
     parser = argparse.ArgumentParser(prog=f"python -m stages.{recipe.__name__}", description=recipe.__doc__)
     parser.add_argument("--verbose", action="store_true", help="show where an error arose")
     verbose = parser.parse_args().verbose
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Printable("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("newsfuse").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminate)
     guarded(lambda: recipe(*load(Path())), verbose=verbose)
@@ -44,7 +55,8 @@ def guarded(work: Callable[[], None], *, verbose: bool) -> None:
 def _tell(error: Exception, *, verbose: bool) -> None:
     if verbose:
         traceback.print_exception(error)
-    print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 - what the user is meant to read
+    with contextlib.suppress(BrokenPipeError):  # whoever read our words is gone; the exit code is still read
+        print(f"ERROR: {printable(str(error))}", file=sys.stderr, flush=True)  # noqa: T201 - what the user is meant to read
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature

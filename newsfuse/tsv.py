@@ -1,7 +1,7 @@
 """Tab-separated files without header or quoting, as MIND has them, read strictly."""
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,11 @@ def line_of(path: Path, news_id: str) -> int:
     start = news_id.encode() + b"\t"
     with path.open("rb") as file:
         return next((number for number, line in enumerate(file, 1) if line.startswith(start)), 0)
+
+
+def places(news_id: str, paths: Iterable[Path]) -> Iterator[str]:
+    """`path:line (news id)` for each of the files that has the article. Slow: for error messages only."""
+    return (f"{path}:{line} ({news_id})" for path in paths if (line := line_of(path, news_id)))
 
 
 def _check(path: Path, columns: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ os.environ.setdefault("DGLBACKEND", "pytorch")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run the tests that take over a minute")
+    parser.addoption("--write-faults", action="store_true", help="write docs/faults.md from what tests/faults measures")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--run-slow"):
         for item in items:
-            if "slow" in item.keywords:
+            if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="takes over a minute: --run-slow runs it"))
 
 

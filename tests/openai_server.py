@@ -13,6 +13,7 @@ import hashlib
 import json
 import socket
 import struct
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,8 +46,11 @@ def vectors(texts: Sequence[str], dimensions: int) -> np.ndarray:
 class OpenAIServer:
     """One server; `requests` counts requests, `billed` and `texts` what a provider would send an invoice for.
 
-    `bodies` and `headers` (names in lower case) hold every request. `location` is where the mode `redirect` points
-    to. `mode` may be set between requests.
+    `bodies` and `headers` (names in lower case) hold every request, `times` (time.monotonic) say when it came.
+    `location` is where the mode `redirect` points to. `mode` may be set between requests. `before` and `after` are
+    called with the number of each request (the first is 1) before and after it is answered: a test may hold the answer
+    there, or kill somebody. `poison` is what the mode `poisonous` refuses, `unknown` are the fields that the mode
+    `picky` refuses, `billed_per_token` makes usage a lie, `limits` are headers of every good answer.
     """
 
     def __init__(
@@ -69,6 +73,12 @@ class OpenAIServer:
         self.texts: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.times: list[float] = []
+        self.before: Callable[[int], object] = lambda _: None
+        self.after: Callable[[int], object] = lambda _: None
+        self.poison, self.billed_per_token = "", 1
+        self.unknown: frozenset[str] = frozenset()
+        self.limits: dict[str, str] = {}
         self.lock = threading.Lock()
 
     @property
@@ -80,6 +90,11 @@ class OpenAIServer:
     def billed(self) -> int:
         """How many texts were billed, repeats included."""
         return len(self.texts)
+
+    @property
+    def twice(self) -> int:
+        """How many texts were billed that had been billed before."""
+        return self.billed - len(set(self.texts))
 
     @property
     def mode(self) -> str:
@@ -100,11 +115,18 @@ class OpenAIServer:
         """What OPENAI_BASE_URL should say."""
         return f"http://{self.host}/v1"
 
+    def forget(self) -> None:
+        """Be as new, under the same address."""
+        for seen in (self.texts, self.bodies, self.headers, self.times):
+            seen.clear()
+        self.before = self.after = lambda _: None
+        self.mode, self.poison, self.billed_per_token = "ok", "", 1
+        self.unknown, self.limits = frozenset(), {}
+
     def __enter__(self) -> Self:
         """Start to listen."""
         handler = type("Handler", (Handler,), {"owner": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.http.daemon_threads = True
+        self.http = Http(("127.0.0.1", 0), handler)
         # the default poll of 0.5 s would be paid by every test when the server stops
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return self
@@ -120,9 +142,23 @@ class OpenAIServer:
             mode = self.mode
             self.bodies.append(body)
             self.headers.append(headers)
+            self.times.append(time.monotonic())
+            number = self.requests
             if mode in BILLED:
                 self.texts += body.get("input", [])
-        return MODES[mode]
+        return self.watched(MODES[mode], number)
+
+    def watched(
+        self, answer: Callable[[Handler, dict[str, Any]], None], number: int
+    ) -> Callable[[Handler, dict[str, Any]], None]:
+        """Return a mode that calls `before` and `after` around another."""
+
+        def answered(handler: Handler, body: dict[str, Any]) -> None:
+            self.before(number)
+            answer(handler, body)
+            self.after(number)
+
+        return answered
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the faithful answer to a request."""
@@ -131,9 +167,20 @@ class OpenAIServer:
             {"object": "embedding", "index": i, "embedding": written(row, as_base64=as_base64)}
             for i, row in enumerate(vectors(body["input"], body.get("dimensions", 1536)))
         ]
-        tokens = sum(max(1, len(text.encode()) // 4) for text in body["input"])
+        tokens = self.billed_per_token * sum(max(1, len(text.encode()) // 4) for text in body["input"])
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "model": body["model"], "data": data, "usage": usage}
+
+
+class Http(ThreadingHTTPServer):
+    """Has a thread per connection, and thinks nothing of clients that are killed."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as in the base class
+        """Tell of every error but a client's sudden end."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -221,6 +268,11 @@ def renamed(answer: dict[str, Any], _: dict[str, Any]) -> None:
     answer["model"] = "text-embedding-3-tiny"
 
 
+def unbilled(answer: dict[str, Any], _: dict[str, Any]) -> None:
+    """Do not tell what it costs."""
+    del answer["usage"]
+
+
 def garbled(answer: dict[str, Any], _: dict[str, Any]) -> None:
     """Send something that is not base64."""
     answer["data"][-1]["embedding"] = "this is no base64!"
@@ -299,6 +351,11 @@ def server_error(handler: Handler, _: dict[str, Any]) -> None:
     handler.send(b"<html>\x1b[31m502 Bad Gateway</html>", 502, {"Content-Type": "text/html"})
 
 
+def echo(handler: Handler, _: dict[str, Any]) -> None:
+    """Fail, and repeat the request's headers as careless proxies do."""
+    handler.refuse(500, f"cannot forward {dict(handler.headers)}", "bad_gateway")
+
+
 def html(handler: Handler, _: dict[str, Any]) -> None:
     """Answer 200 with a page, as a captive portal does."""
     handler.send(HTML, 200, {"Content-Type": "text/html"})
@@ -342,9 +399,29 @@ def slow(handler: Handler, body: dict[str, Any]) -> None:
         return
 
 
+def poisonous(handler: Handler, body: dict[str, Any]) -> None:
+    """Refuse all texts because of one, without saying which; bill those of other requests."""
+    if any(handler.owner.poison in text for text in body["input"]):
+        bad_request(handler, body)
+        return
+    with handler.owner.lock:
+        handler.owner.texts += body["input"]
+    ok(handler, body)
+
+
 def ok(handler: Handler, body: dict[str, Any]) -> None:
     """Answer faithfully."""
-    handler.reply(handler.owner.answer(body))
+    handler.reply(handler.owner.answer(body), 200, **handler.owner.limits)
+
+
+def picky(handler: Handler, body: dict[str, Any]) -> None:
+    """Refuse the first of the unknown fields, as strict servers do; bill the texts of other requests."""
+    if refused := sorted(handler.owner.unknown & body.keys()):
+        handler.refuse(422, f"body.{refused[0]}: Extra inputs are not permitted", "", "BadRequestError")
+        return
+    with handler.owner.lock:
+        handler.owner.texts += body["input"]
+    ok(handler, body)
 
 
 # A 200 is billed, useful or not; a text whose answer is lost on the way is billed too.
@@ -360,6 +437,7 @@ BILLED_MODES: dict[str, Callable[[Handler, dict[str, Any]], None]] = {
     "wrong_dimension": altered(lengthened),
     "other_model": altered(renamed),
     "not_base64": altered(garbled),
+    "no_usage": altered(unbilled),
     "truncated": truncated,
     "half_json": half_json,
     "slow": slow,
@@ -374,7 +452,10 @@ MODES: dict[str, Callable[[Handler, dict[str, Any]], None]] = BILLED_MODES | {
     "bad_dimensions": bad_dimensions,
     "not_found": not_found,
     "server_error": server_error,
+    "echo": echo,
     "html": html,
+    "picky": picky,
+    "poisonous": poisonous,
     "redirect": redirect,
     "reset": reset,
 }

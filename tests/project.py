@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -43,11 +43,14 @@ class Project:
     root: Path
 
     @classmethod
-    def make(cls, root: Path) -> Project:
-        """A new project with one commit: the files of this working tree that Git does not ignore, and no dvc.lock."""
+    def make(cls, root: Path, without: tuple[str, ...] = ()) -> Self:
+        """A new project with one commit: the files of this working tree that Git does not ignore, and no dvc.lock.
+
+        Nor files whose path begins with one of `without`.
+        """
         root.mkdir(parents=True)
         project = cls(root)
-        for name in _files():
+        for name in (name for name in _files() if not name.startswith(without)):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
         (root / "dvc.lock").unlink(missing_ok=True)
@@ -57,10 +60,10 @@ class Project:
         project.commit()
         return project
 
-    def copy(self, root: Path) -> Project:
+    def copy(self, root: Path) -> Self:
         """All of it, DVC's cache included: nothing that is done to the copy reaches this one."""
         shutil.copytree(self.root, root, symlinks=True)
-        return Project(root)
+        return replace(self, root=root)
 
     def environment(self) -> dict[str, str]:
         return environment(self.root.parent / "home")

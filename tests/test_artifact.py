@@ -189,7 +189,7 @@ def test_a_text_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monk
     def full(path: Path) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(artifact, "_flush", full)
+    monkeypatch.setattr(artifact, "flush", full)
     with pytest.raises(OSError, match="No space"):
         write_text(tmp_path / "text.json", "new")
     assert tree(tmp_path) == {"text.json": b"old"}

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -241,7 +242,7 @@ def test_every_article_of_either_split_gets_the_vector_of_its_own_text(
     train_file, dev_file = (data / split / "news.tsv" for split in ("train", "dev"))
     corpus = News.read(train_file).texts(params.embed.fields)
     lsa = registry.load(Embedder, "lsa")
-    to_vectors = lsa.build(corpus, None, params.embed.dimensions, lsa.params())
+    to_vectors: Any = lsa.build(corpus, None, params.embed.dimensions, lsa.params())
     made = Artifacts.read(data, frozenset({Need.EMBEDDINGS}))
     known = Vocabularies.of(News.read(train_file), np.array([0]), None)
     for files in ([train_file], [train_file, dev_file], [dev_file]):

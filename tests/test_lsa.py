@@ -5,6 +5,7 @@ import subprocess
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ def texts(n: int, seed: int) -> list[str]:
 
 
 def embed(corpus: list[str], asked: list[str], dimensions: int = 8, **options: int) -> np.ndarray:
-    return LSA.build(corpus, None, dimensions, LSA.params.model_validate(options))(asked)
+    fitted: Any = LSA.build(corpus, None, dimensions, LSA.params.model_validate(options))
+    return np.asarray(fitted(asked))
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> float:

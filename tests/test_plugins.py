@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from small import ROOT, plugins, world
 from torch import Tensor, nn
 
-from newsfuse import Embedder, Encoder, Fusion, Inputs, UserEncoder
+from newsfuse import Cost, Embedder, Encoder, Fusion, Inputs, UserEncoder
 from newsfuse.errors import PluginError
 from newsfuse.plugin import Plugin
 from newsfuse.registry import FOLDERS, Registry
@@ -278,7 +278,8 @@ CORPUS = [
 
 
 def embedded(plugin: Embedder, texts: list[str], dimensions: int = 4) -> np.ndarray:
-    return plugin.build(CORPUS, plugin.default_model, dimensions, plugin.params())(texts)
+    fitted: Any = plugin.build(CORPUS, plugin.default_model, dimensions, plugin.params())
+    return np.asarray(fitted(texts))
 
 
 def each_text_gets_a_vector(plugin: Embedder) -> None:
@@ -361,8 +362,8 @@ def cases(registry: Registry) -> Iterator[tuple[type[Plugin], str, Check]]:
 
 
 def put_to(check: Check, plugin: Plugin) -> None:
-    if isinstance(plugin, Embedder) and plugin.paid and check in ON_BOUGHT_VECTORS:
-        pytest.skip(f"embedder '{plugin.name}' is paid for: no test may send it a text")
+    if isinstance(plugin, Embedder) and plugin.cost is not Cost.NOTHING and check in ON_BOUGHT_VECTORS:
+        pytest.skip(f"embedder '{plugin.name}' costs {plugin.cost}: no test may send it a text")
     check(plugin)
 
 
@@ -453,7 +454,7 @@ def newsfuse_user_encoders():
     Embedder: """
 import zlib
 import numpy as np
-from newsfuse import Embedder, Options, hookimpl
+from newsfuse import Cost, Embedder, Options, hookimpl
 
 def build(corpus, model, dimensions, options):
     def vector(text):
