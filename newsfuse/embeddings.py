@@ -62,17 +62,23 @@ def write_bought(
     """The same artifact from parts: `vectors` come as float32 (some rows, settings["dimensions"]) at a time, in order.
 
     `keys`, a line of hexadecimal digits per article, are what a lost ledger is rebuilt with.
-    Raises StorageError. Never holds more than a part: on a full disk writing fails, where a memory map would crash.
+    Raises StorageError.
     """
-    shape = (len(ids), settings["dimensions"])
     with writing(folder, kind=KIND, settings=settings) as draft:
-        with (draft / "vectors.npy").open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for part in vectors:
-                file.write(part.astype("<f4", copy=False).data)
+        write_rows(draft, (len(ids), settings["dimensions"]), keys, vectors)
         ids.write(draft / "ids.txt")
-        (draft / "keys").write_text("".join(f"{key.hex()}\n" for key in keys), encoding="utf-8")
+
+
+def write_rows(folder: Path, shape: tuple[int, int], keys: Sequence[bytes], vectors: Iterable[np.ndarray]) -> None:
+    """`vectors.npy` of that shape, from parts in order, and `keys`. Raises OSError.
+
+    Never holds more than a part: on a full disk writing fails, where a memory map would crash.
+    """
+    with (folder / "vectors.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for part in vectors:
+            file.write(part.astype("<f4", copy=False).data)
+    (folder / "keys").write_text("".join(f"{key.hex()}\n" for key in keys), encoding="utf-8")
 
 
 def vectors_of(

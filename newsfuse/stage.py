@@ -25,14 +25,19 @@ class Printable(logging.Formatter):
         return printable(super().format(record))
 
 
+def log_printably() -> None:
+    """Log warnings to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Printable("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
 def run(recipe: Callable[[Params, Registry], None]) -> None:
     """Call `recipe` with the checked params.yaml of the current folder and its plugins; exits on any mistake."""
     parser = argparse.ArgumentParser(prog=f"python -m stages.{recipe.__name__}", description=recipe.__doc__)
     parser.add_argument("--verbose", action="store_true", help="show where an error arose")
     verbose = parser.parse_args().verbose
-    handler = logging.StreamHandler()
-    handler.setFormatter(Printable("%(levelname)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    log_printably()
     logging.getLogger("newsfuse").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminate)
     guarded(lambda: recipe(*load(Path())), verbose=verbose)

@@ -324,6 +324,12 @@ def test_a_byte_flipped_on_the_disk_is_noticed(full: Path) -> None:
     np.testing.assert_array_equal(kept(full), VECTORS)
 
 
+def test_a_damaged_line_of_the_book_is_told_in_words(full: Path) -> None:
+    tampered(full, "UPDATE spend SET space = ?", '{"provider": "op')
+    with Ledger.reading(full) as ledger:
+        assert "newsfuse ledger verify" in refused(IntegrityError, ledger.requests)
+
+
 def test_vectors_of_another_size_are_not_served(full: Path) -> None:
     with Ledger.reading(full) as ledger:
         message = refused(IntegrityError, lambda: list(ledger.vectors(KEYS, DIMENSIONS + 1)))

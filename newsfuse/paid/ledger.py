@@ -212,7 +212,11 @@ class Ledger:
         with explained(self.path):
             query = f"SELECT {columns} FROM spend {chosen} ORDER BY id"  # noqa: S608 - ours
             rows = self._database.execute(query, statuses).fetchall()
-        return [_request(*row) for row in rows]
+        try:
+            return [_request(*row) for row in rows]
+        except (ValueError, TypeError) as error:  # a flipped bit in a space's JSON
+            message = f"{self.path}: the ledger is damaged ({error}). {REMEDY}"
+            raise IntegrityError(message) from error
 
     def query(self, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """The answer to a question that only newsfuse.bookkeeping asks. Raises IntegrityError, StorageError."""
