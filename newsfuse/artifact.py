@@ -32,8 +32,10 @@ def writing(folder: Path, *, kind: str, settings: Mapping[str, Any]) -> Iterator
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         for path in draft.iterdir():
             flush(path)
+        flush(draft)
         shutil.rmtree(folder, ignore_errors=True)
         draft.replace(folder)
+        flush(folder.parent)
     except OSError as error:
         remedy = "Nothing was left behind; free some space or mend the permissions and run again"
         message = f"{folder}: could not be written: {error.strerror or error}. {remedy}"

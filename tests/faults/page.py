@@ -1,0 +1,87 @@
+"""docs/faults.md: what the suite measured, as a page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PAGE = Path(__file__).parents[2] / "docs/faults.md"
+FAULTS = {
+    1: "the paying process is killed",
+    2: "dvc is killed, its child lives on",
+    3: "a signal to stop",
+    4: "two experiments pay at once",
+    5: "a storm of rate limits",
+    6: "the quota is used up",
+    7: "the key is refused",
+    8: "no key",
+    9: "one text that the provider refuses",
+    10: "an answer with wrong vectors",
+    11: "no answer that can be read",
+    12: "a redirect",
+    13: "the disk is full",
+    14: "the ledger is damaged",
+    15: "an artifact is damaged",
+    19: "secrets and hostile text",
+    21: "the budget",
+    22: "something is lost or run again",
+}
+"""By the numbers under which the design counts them."""
+TEXT = """\
+# Faults
+
+What happens to money when something goes wrong in `embed`, the one stage that may cost any. The table is not
+written by hand: `tests/faults` causes each fault, with the real stage, the real `openai` client, real DVC where it
+has a part, and a server on this machine that counts every text it would bill for. A text counts as billed as soon
+as its request has arrived, even if the answer never got through. A test compares this page with what it measured;
+
+    python -m pytest tests/faults --run-slow --write-faults
+
+writes it anew.
+
+- **exit code**: of the stage that met the fault (DVC itself turns every failure into 255), each attempt's if there
+  are several: 0 done · 3 bad data · 4 authentication · 5 quota or budget · 6 provider · 7 integrity · 8 disk ·
+  75 try later · 130 interrupted · 137 killed · 143 terminated.
+- **requests**: that arrived at the server until the stage ended / from when it was run again until all vectors were
+  there.
+- **paid twice**: texts billed more than once over the whole story. What is in flight when a process is killed may
+  have been billed without an answer, so the bound is the texts in flight, never more.
+
+| fault | what was done | exit code | requests | paid twice |
+|---|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Row:
+    """One line of the table; `fault` is a number of FAULTS, all else as a reader sees it."""
+
+    fault: int
+    done: str
+    code: str
+    requests: str
+    twice: str
+
+    def __str__(self) -> str:
+        return f"| {self.fault} {FAULTS[self.fault]} | {self.done} | {self.code} | {self.requests} | {self.twice} |\n"
+
+
+def written(rows: Iterable[Row]) -> str:
+    """The page."""
+    return TEXT + "".join(map(str, sorted(rows)))
+
+
+def read(page: str) -> set[Row]:
+    """The rows of a page."""
+    lines = re.findall(r"(?m)^\| (\d+) [^|]*\| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", page)
+    return {Row(int(fault), *cells) for fault, *cells in lines}
+
+
+def cases(rows: Iterable[Row]) -> set[tuple[object, ...]]:
+    """What a row is about, without what was measured."""
+    return {astuple(row)[:2] for row in rows}
