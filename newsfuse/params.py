@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError
 
 from newsfuse.errors import ParamsError, nearest
 from newsfuse.plugin import Embedder, Encoder, Fusion, Mode, Plugin, UserEncoder
@@ -39,8 +39,8 @@ class Embed(Section):
     """What the text of an article becomes. But for `mode`, only what changes a vector stands here."""
 
     provider: str
-    model: str | None = None
-    dimensions: int = Field(gt=0)
+    model: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
+    dimensions: int = Field(gt=0, strict=True)  # else true would be a dimension
     mode: Mode = Mode.DIRECT
     fields: Annotated[tuple[Literal["title", "abstract"], ...], AfterValidator(_some), AfterValidator(_distinct)]
 

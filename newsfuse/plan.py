@@ -108,6 +108,9 @@ def plan(wish: Wish, files: Sequence[Path], *, compare: bool) -> None:
     data = root / "data" / params.dataset
     found = files or [data / split / "news.tsv" for split in SPLITS]
     goods = Goods.read(found, [str(path) for path in files] or SPLITS)
+    if compare and (given := wish.settings().keys() - {"dimensions"}):
+        message = f"--compare shows all of them; it does not go with {', '.join(f'--{name}' for name in sorted(given))}"
+        raise ParamsError(message)
     if compare:
         _compare(params, registry, wish, goods)
     else:

@@ -60,7 +60,7 @@ def guarded(work: Callable[[], None], *, verbose: bool) -> None:
 def _tell(error: Exception, *, verbose: bool) -> None:
     if verbose:
         traceback.print_exception(error)
-    with contextlib.suppress(BrokenPipeError):  # whoever read our words is gone; the exit code is still read
+    with contextlib.suppress(OSError):  # whoever read our words is gone; the exit code is still read
         print(f"ERROR: {printable(str(error))}", file=sys.stderr, flush=True)  # noqa: T201 - what the user is meant to read
 
 

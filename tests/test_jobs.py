@@ -711,6 +711,18 @@ def test_a_useless_answer_is_told_and_nothing_of_it_is_kept(
     assert customer.bill()[0] == 12 * TOKENS  # it may be billed, and is better counted
 
 
+def test_after_a_job_that_was_paid_for_nothing_no_other_is_handed_in(customer: Customer, server: OpenAIJobs) -> None:
+    customer.texts = TEXTS[:3]
+    customer.waits()
+    server.altered = shorn
+    server.work()
+    customer.refused(UselessAnswerError)
+    assert "was paid for and brought nothing" in customer.refused(ProviderError)
+    assert len(server.batches) == 1
+    customer.run(Mode.DIRECT)
+    assert customer.has() == TEXTS[:3]
+
+
 def test_a_job_of_useless_answers_alone_is_called_so(customer: Customer, server: OpenAIJobs) -> None:
     customer.texts = TEXTS[:3]
     customer.waits()

@@ -149,7 +149,36 @@ def test_the_host_is_part_of_the_key_unless_it_is_openais_own(url: str, host: st
     ],
 )
 def test_a_price_is_known_or_nothing_on_this_machine_or_unknown(url: str, model: str | None, usd: float | None) -> None:
-    assert built(url, model).usd_per_million_tokens == usd
+    assert plugin.price(model or plugin.DEFAULT_MODEL, url or plugin.OFFICIAL_URL) == usd
+
+
+@pytest.mark.parametrize(
+    ("model", "dimensions", "found"),
+    [
+        ("text-embedding-ada-002", 256, "makes vectors of 1536 numbers, found 256. Set it: -S embed.dimensions=1536"),
+        (None, 1537, "makes vectors of at most 1536 numbers, found 1537. Set it: -S embed.dimensions=1536"),
+        (
+            "text-embedding-3-large",
+            4096,
+            "makes vectors of at most 3072 numbers, found 4096. Set it: ",
+        ),
+    ],
+)
+def test_a_length_that_a_model_does_not_make_is_refused_before_anything_is_paid(
+    model: str | None, dimensions: int, found: str
+) -> None:
+    with pytest.raises(ParamsError) as caught:
+        plugin.build((), model, dimensions, plugin.Options())
+    assert found in str(caught.value)
+
+
+def test_a_model_taken_to_cost_nothing_is_said_to_be(caplog: pytest.LogCaptureFixture) -> None:
+    with OpenAIServer() as server:
+        embedded(server, model="bge-m3")
+        assert "NEWSFUSE_USD_PER_MILLION_TOKENS" in caplog.text
+        caplog.clear()
+        embedded(server)
+        assert caplog.text == ""
 
 
 # --- vectors
@@ -246,8 +275,11 @@ def test_dimensions_that_are_ignored_are_noticed_and_the_way_out_is_named() -> N
 
 
 def test_a_model_of_one_size_is_not_told_its_dimensions() -> None:
-    with OpenAIServer() as server, pytest.raises(UselessAnswerError, match="1536 numbers, asked were 8"):
-        embedded(server, model="text-embedding-ada-002")
+    refusal = pytest.raises(UselessAnswerError, match="1536 numbers, asked were 8")
+    with OpenAIServer() as server:
+        wanted = plugin.connected(plugin.Server(server.url, KEY), "text-embedding-ada-002", DIMENSIONS)
+        with wanted as client, refusal:
+            client.embed(TEXTS)
     assert "dimensions" not in server.bodies[0]
 
 
@@ -378,8 +410,6 @@ def test_a_server_on_this_machine_is_reached_past_a_proxy(monkeypatch: pytest.Mo
     [
         ("rate_limited", "answered HTTP 429: Rate limit reached"),
         ("server_error", "answered HTTP 502: "),
-        ("reset", "Connection error. "),
-        ("truncated", "Connection error. "),
     ],
 )
 def test_what_may_heal_is_told_as_such_and_not_asked_again_here(mode: str, words: str) -> None:
@@ -393,9 +423,17 @@ def test_what_may_heal_is_told_as_such_and_not_asked_again_here(mode: str, words
 def test_a_server_that_hangs_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEWSFUSE_TIMEOUT_S", "0.05")
     with OpenAIServer("slow", delay_s=0.3) as server:
-        message = refused(server, TransientError)
+        message = refused(server, UselessAnswerError)
     assert server.requests == 1
     assert "timed out" in message
+
+
+@pytest.mark.parametrize("mode", ["reset", "truncated"])
+def test_a_request_that_was_sent_and_not_answered_counts_as_one_that_may_be_billed(mode: str) -> None:
+    with OpenAIServer(mode) as server:
+        message = refused(server, UselessAnswerError)
+    assert server.requests == 1
+    assert message.startswith(f"{server.host}: Connection error. ")
 
 
 def test_a_server_that_is_not_there_is_named() -> None:

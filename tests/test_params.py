@@ -79,6 +79,8 @@ def test_a_misspelt_fusion_is_told_with_the_nearest_and_all_known_names(load_wit
         ({"options__gatt": {}}, "options.gatt: no plugin is called 'gatt'. Did you mean 'gate'? Known: "),
         ({"fusion": "../encoders/llm"}, "fusion: no fusion plugin is called '../encoders/llm'. Known: "),
         ({"fusion": ""}, f"fusion: no fusion plugin is called ''. {FUSIONS}"),
+        ({"embed__dimensions": True}, "embed.dimensions: "),
+        ({"embed__model": "  "}, "embed.model: "),
         ({"fusionn": "gate"}, "fusionn: no such setting. Did you mean 'fusion'? Known: "),
         ({"train__epoch": 3}, "train.epoch: no such setting. Did you mean 'epochs'? Known: batch_size, clip_norm, "),
         ({"options__category": {"colour": 1}}, "options.category.colour: no such setting."),

@@ -289,3 +289,9 @@ def test_a_model_without_a_price_is_planned_once_the_price_is_said(original: Hou
     assert table(said.text)["total"][-1] == "$0.0198"
     assert Environment.read({}).budget_usd == 1
     assert noted(said.text, "Budget") == "$1 for one run (NEWSFUSE_BUDGET_USD)"
+
+
+def test_comparing_does_not_go_with_a_choice(house: House) -> None:
+    outcome = house.newsfuse("plan", "--compare", "--model", "x", "--mode", "batch")
+    assert outcome.code == 2
+    assert "ERROR: --compare shows all of them; it does not go with --mode, --model" in outcome.text

@@ -565,7 +565,8 @@ def buyer(tmp_path: Path) -> Iterator[Callable[..., Buyer]]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
 )
 def test_the_first_signal_finishes_what_is_in_flight_and_keeps_it(
     buyer: Callable[..., Buyer], number: signal.Signals, code: int, word: str

@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    getattr(signal, "SIGHUP", signal.SIGTERM),
+)  # a closed terminal; not on Windows
 STDERR = 2
+SHOW_CURSOR = b"\x1b[?25h"
 
 
 @contextmanager
 def interruptible(stop: Callable[[int], None]) -> Iterator[None]:
-    """Call `stop(signal number)` at the first SIGINT or SIGTERM. At the second, end the process.
+    """Call `stop(signal number)` at the first SIGINT, SIGTERM or SIGHUP. At the second, end the process.
 
     At once, without waiting for requests in flight: the ledger is a database that a killed process cannot harm.
     """
@@ -22,11 +27,14 @@ def interruptible(stop: Callable[[int], None]) -> Iterator[None]:
         heard.append(number)
         if len(heard) > 1:
             with suppress(OSError):  # nobody may be listening; not sys.stderr, which may be in the middle of a line
-                os.write(STDERR, b"stopped at once; what is in the ledger stays\n")
+                cursor = SHOW_CURSOR if os.isatty(STDERR) else b""  # the bar has hidden it
+                os.write(STDERR, cursor + b"stopped at once; what is in the ledger stays\n")
             os._exit(128 + number)
         stop(number)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    # nohup has SIGHUP ignored, and means it
+    heeded = [each for each in SIGNALS if each in SIGNALS[:2] or signal.getsignal(each) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ they are not bought again, neither by another job nor at once.
 
 import itertools
 import logging
+import time
 import uuid
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from newsfuse.errors import (
     TransientError,
     UselessAnswerError,
 )
+from newsfuse.paid import patience
 from newsfuse.paid.answers import require_usable
 from newsfuse.paid.ledger import HANDED_IN, HANDING_IN, Ledger, Request, keep, settle
 from newsfuse.paid.lot import Lot
@@ -44,6 +46,8 @@ MAX_INPUTS = 64
 """Texts in one request of a job. It may have many requests, and one that is refused takes its other texts along."""
 MOST_REFUSED = 10
 """Requests of a job that may be refused before the fault is rather in the settings."""
+LAG = 3
+"""Times the usual pause, after which a list of jobs is believed to be whole."""
 GIVE_UP = "newsfuse ledger give-up"
 log = logging.getLogger(__name__)
 
@@ -66,6 +70,9 @@ def divided(lot: Lot, keys: Collection[bytes]) -> tuple[Lot, Lot]:
 
 def give_up(path: Path, reference: str) -> None:
     """Forget an open job that the provider knows no more, so that its texts may be bought again. Raises ParamsError."""
+    if not path.exists():
+        message = f"{path}: there is no ledger, so no job is open"
+        raise ParamsError(message)
     with sole_payer(path, Employer()), Ledger.writing(path) as ledger:
         rows = {row.reference: row for row in ledger.requests(HANDING_IN, HANDED_IN)}
         if reference not in rows:
@@ -134,7 +141,11 @@ class Jobs:
         for row in open_jobs(self._ledger, self._seller.space):
             job = patiently(self._attempts, self._looked, row)
             if job and job.ended:
-                haul = patiently(self._attempts, self._collected, row, job)
+                try:
+                    haul = patiently(self._attempts, self._collected, row, job)
+                except ProviderError as error:
+                    _explain(error, row)
+                    raise
                 self.suspects |= {row.keys[text] for part in haul.refused for text in part}
                 hauls.append(haul)
                 failures += _told(row, job, haul)
@@ -148,11 +159,18 @@ class Jobs:
         """Where a job stands; None if it never came into being."""
         reference = str(row.reference)
         with blame(self._seller.origin):
-            job = self._desk.find(reference) if row.status == HANDING_IN else self._known(row, reference)
+            job = self._found(reference) if row.status == HANDING_IN else self._known(row, reference)
         if job is None:
             self._ledger.ended(row.id, "failed", 0, 0.0, "it never reached the provider")
         elif row.status == HANDING_IN:
             self._ledger.refer(row.id, job.reference)
+        return job
+
+    def _found(self, token: str) -> Job | None:
+        """Looked for twice: a list may lag behind what has just been made."""
+        if not (job := self._desk.find(token)):
+            time.sleep(patience.BACKOFF_S * LAG)
+            job = self._desk.find(token)
         return job
 
     def _known(self, row: Request, reference: str) -> Job:
@@ -161,9 +179,7 @@ class Jobs:
         except TransientError:
             raise
         except ProviderError as error:
-            what = f"This is about the job {reference} ({row.texts:,} texts, handed in at {row.at})"
-            ways = f"Use the key that it was handed in with; if it is gone for good, forget it: {GIVE_UP} {reference}"
-            error.args = (f"{error}. {what}. {ways}",)
+            _explain(error, row)
             raise
 
     def _collected(self, row: Request, job: Job) -> Haul:
@@ -226,14 +242,24 @@ class Jobs:
     def hand_in(self, missing: Lot) -> NoReturn:
         """Hand in what is not on order yet. Raises BusyError, which says where all jobs stand; QuotaError."""
         _, lot = divided(missing, on_order(self._ledger, self._seller.space))
+        self._require_hope()
         self._budget.require(lot.tokens)
         service = self._seller.service
         for cut in packed(lot.sizes, max_inputs=service.max_job_texts, max_tokens=service.max_job_bytes):
             self._open.append(self._handed_in(lot.part(*cut)))
         now = f"{len(lot):,} texts were handed in, for about ${self._budget.forecast_usd(lot.tokens):.4f}. "
         later = "The provider may take 24 hours. Run dvc repro again later: it looks, and collects what is done"
-        message = f"{now if len(lot) else ''}Open jobs: {self._state()}. {later}"
+        never = f"A job that will never end is forgotten by: {GIVE_UP} and its name"
+        message = f"{now if len(lot) else ''}Open jobs: {self._state()}. {later}. {never}"
         raise BusyError(message)
+
+    def _require_hope(self) -> None:
+        """Raise ProviderError if the latest job was paid for and brought nothing: the next one would do the same."""
+        rows = [row for row in self._ledger.requests("done", "useless") if row.space == self._seller.space]
+        if rows and rows[-1].status == "useless" and rows[-1].reference:
+            found = f"the last job, {rows[-1].reference}, was paid for and brought nothing ({rows[-1].note})"
+            message = f"{found}. Mend the settings, or buy at once, which stops after a request: embed.mode=direct"
+            raise ProviderError(message)
 
     def _handed_in(self, lot: Lot) -> Job:
         self._employer.require()
@@ -266,6 +292,12 @@ class Jobs:
     def _parts(self, lot: Lot) -> list[range]:
         limits = {"max_inputs": self._max_inputs, "max_tokens": self._seller.service.max_tokens}
         return [range(*cut) for cut in packed(lot.sizes, **limits)]
+
+
+def _explain(error: ProviderError, row: Request) -> None:
+    what = f"This is about the job {row.reference} ({row.texts:,} texts, handed in at {row.at})"
+    ways = f"Use the key that it was handed in with; if it is gone for good, forget it: {GIVE_UP} {row.reference}"
+    error.args = (f"{error}. {what}. {ways}",)
 
 
 def _heals(answer: Answer | NewsfuseError) -> bool:

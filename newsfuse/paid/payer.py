@@ -62,6 +62,7 @@ def sole_payer(ledger: Path, employer: Employer) -> Iterator[None]:
     note = ledger.with_name(f"{ledger.name}.payer")
     lock = FileLock(ledger.with_name(f"{ledger.name}.lock"), mode=0o600, thread_local=False)
     _make_home(ledger.parent)
+    os.close(os.open(lock.lock_file, os.O_CREAT | os.O_RDWR, 0o600))  # where it cannot be, FileLock tries for ever
     _wait(lock, note, employer)
     try:
         with suppress(OSError):  # a line for those who wait: on a full disk there are better words to come

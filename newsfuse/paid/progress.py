@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 
 EVERY_S = 5.0
 SAFE = "safe to interrupt"
+STOPPING = "stopping: what is in flight is finished and kept; a second Ctrl-C would lose it"
 log = logging.getLogger(__name__)
 
 
@@ -22,6 +23,7 @@ class Progress:
         self._total, self._forecast_usd = total, forecast_usd
         # not what rich thinks, for whom FORCE_COLOR makes every log a terminal
         self._console = console or Console(stderr=True, force_terminal=sys.stderr.isatty())
+        self._stopping = False
         self._start = self._told = time.monotonic()
         self._bar = Bar(BarColumn(), TextColumn("{task.description}"), console=self._console, transient=True)
         self._task = self._bar.add_task("", total=total)
@@ -37,15 +39,18 @@ class Progress:
         if self._console.is_terminal:
             self._bar.stop()
 
-    def show(self, done: int, usd: float, retries: int) -> None:
+    def show(self, done: int, usd: float, retries: int, *, stopping: bool = False) -> None:
         """So many texts are paid and kept, for so many dollars, after so many second attempts."""
         now = time.monotonic()
+        due = now - self._told >= EVERY_S or stopping > self._stopping  # that we stop is told at once
+        self._stopping = stopping
+        safe = STOPPING if stopping else SAFE
         if self._console.is_terminal:
-            told = f"{self._line(done, usd, retries, now)}\n{SAFE}"  # two lines: 80 columns would cut one
+            told = f"{self._line(done, usd, retries, now)}\n{safe}"  # two lines: 80 columns would cut one
             self._bar.update(self._task, completed=done, description=told)
-        elif now - self._told >= EVERY_S:
+        elif due:
             self._told = now
-            log.info("%s, %s", self._line(done, usd, retries, now), SAFE)
+            log.info("%s, %s", self._line(done, usd, retries, now), safe)
 
     def _line(self, done: int, usd: float, retries: int, now: float) -> str:
         rate = done / max(now - self._start, 1e-9)

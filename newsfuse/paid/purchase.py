@@ -72,7 +72,7 @@ class Purchase:
         self._failure: BaseException | None = None
         self._refused: list[str] = []
         self._waiting: deque[Lot] = deque()
-        self._kept = self._requests = self._retries = 0
+        self._kept = self._requests = self._retries = self._lost = 0
 
     def run(self, lot: Lot) -> Receipt:
         """Buy every text of the lot. Raises NewsfuseError, saying what is kept and what is left."""
@@ -86,7 +86,7 @@ class Purchase:
             while any(worker.is_alive() for worker in workers):
                 workers = [worker for worker in workers if worker.is_alive()] or workers[:1]
                 workers[0].join(TICK_S)
-                progress.show(self._kept, self._budget.usd, self._retries)
+                progress.show(self._kept, self._budget.usd, self._retries, stopping=self._stopped.is_set())
         if self._failure or self._refused:
             self._raise()
         return Receipt(len(lot), self._kept, self._requests, self._budget.tokens, self._budget.usd)
@@ -156,12 +156,14 @@ class Purchase:
                     answer = self._connection.embed(lot.texts)
                     require_usable(answer, (len(lot), self._seller.space.dimensions))
             except BaseException as error:
-                self._note_failure(request, estimate, error)
+                self._note_failure(lot, request, estimate, error)
                 raise
             with self._lock:
                 billed = estimate if answer.tokens is None else answer.tokens
                 usd = self._budget.settle(estimate, billed)
+                self._lost += len(lot)
                 self._ledger.done(request, lot.keys, answer.vectors, billed, usd)
+                self._lost -= len(lot)
                 self._kept += len(lot)
         self._pace.answered(answer, estimate)
 
@@ -170,13 +172,14 @@ class Purchase:
             raise StoppedError
         self._employer.require()
 
-    def _note_failure(self, request: int, estimate: int, error: BaseException) -> None:
+    def _note_failure(self, lot: Lot, request: int, estimate: int, error: BaseException) -> None:
         useless = isinstance(error, UselessAnswerError | PluginError)  # it may be billed, and is better counted
         if isinstance(error, TransientError) and not useless:
             self._pace.throttled(error.wait_s)
         with self._lock:
             usd = self._budget.settle(estimate, None) if useless else self._budget.release(estimate)
             status, tokens = ("useless", estimate) if useless else ("failed", 0)
+            self._lost += len(lot) if useless else 0
             self._ledger.ended(request, status, tokens, usd, f"{type(error).__name__}: {error}")
 
     def _note_refused(self, told: str) -> None:
@@ -208,7 +211,7 @@ class Purchase:
     # --- the end
 
     def _interrupt(self, signum: int) -> None:
-        name = "interrupted" if signum == signal.SIGINT else "terminated"
+        name = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}.get(signal.Signals(signum), "hung up")
         self._stop(InterruptedRunError(name, signum))
 
     def _stop(self, error: BaseException) -> None:
@@ -227,7 +230,8 @@ class Purchase:
         left = len(self._lot) - self._kept
         cost = self._budget.forecast_usd(self._lot.tokens) * left / len(self._lot)
         kept = f"{self._kept:,} texts are paid and kept (${self._budget.usd:.4f} was spent)"
-        return f"{kept}, {left:,} are left (about ${cost:.4f}); run again to continue"
+        lost = f", {self._lost:,} more may have been billed for nothing" if self._lost else ""
+        return f"{kept}{lost}, {left:,} are left (about ${cost:.4f}); run again to continue"
 
 
 def _refusals(places: Sequence[str]) -> str:

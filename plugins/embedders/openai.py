@@ -15,10 +15,12 @@ import base64
 import contextlib
 import ipaddress
 import json
+import logging
 import math
 import os
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -44,11 +46,14 @@ if TYPE_CHECKING:
 
     import openai
 
+log = logging.getLogger(__name__)
+
 DEFAULT_MODEL = "text-embedding-3-small"
 OFFICIAL_HOST = "api.openai.com"
 OFFICIAL_URL = f"https://{OFFICIAL_HOST}/v1"
 FREE_WAY_OUT = "use a free embedder, which runs on this machine: embed.provider=lsa"
 FIXED_SIZE_MODELS = frozenset({"text-embedding-ada-002"})  # these answer 400 when told `dimensions`
+SIZES = {"text-embedding-ada-002": 1536, "text-embedding-3-small": 1536, "text-embedding-3-large": 3072}  # the largest
 
 PRICE_SOURCE = "https://platform.openai.com/docs/pricing, as of May 2026"
 USD_PER_MILLION_TOKENS = {  # the Batch API costs half
@@ -71,6 +76,7 @@ MAX_JOB_BYTES = 8_000_000
 
 CONNECT_TIMEOUT_S = 10.0
 MAY_HEAL = frozenset({408, 409, 429})  # with 5xx, what the SDK itself would ask again
+UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})  # of the SDK's transport: nothing has left
 ABOUT_THE_TEXTS = frozenset({400, 413, 422})
 OPTIONAL = frozenset({"dimensions", "encoding_format"})  # fields that some servers do not know, and then refuse
 OUT_OF_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -149,9 +155,10 @@ def newsfuse_embedders() -> list[Embedder]:
 def build(corpus: Sequence[str], model: str | None, dimensions: int, options: Options) -> Service:
     """OpenAI's service, or that of the server OPENAI_BASE_URL names. Raises ParamsError for a wrong one."""
     url, name = chosen_url(), model or DEFAULT_MODEL
-    host = address(url)
+    require_size(name, dimensions)
+    host = place(url)
     return Service(
-        connect=lambda: connected(Server(url, chosen_key()), name, dimensions),
+        connect=partial(opened_server, url, name, dimensions),
         host="" if host == OFFICIAL_HOST else host,
         usd_per_million_tokens=price(name, url),
         max_inputs=MAX_INPUTS,
@@ -160,6 +167,16 @@ def build(corpus: Sequence[str], model: str | None, dimensions: int, options: Op
         max_job_texts=MAX_JOB_TEXTS,
         max_job_bytes=MAX_JOB_BYTES,
     )
+
+
+def require_size(model: str, dimensions: int) -> None:
+    """Raise ParamsError for a length that the model does not make: a whole job of it would be paid for nothing."""
+    largest = SIZES.get(model, dimensions)
+    if dimensions > largest or (model in FIXED_SIZE_MODELS and dimensions < largest):
+        can = f"{'' if model in FIXED_SIZE_MODELS else 'at most '}{largest}"
+        found = f"'{model}' makes vectors of {can} numbers, found {dimensions}"
+        msg = f"params.yaml: embed.dimensions: {found}. Set it: -S embed.dimensions={largest}"
+        raise ParamsError(msg)
 
 
 def price(model: str, url: str) -> float | None:
@@ -248,12 +265,26 @@ def address(url: str) -> str:
     return host if parts.port in {None, usual} else f"{host}:{parts.port}"
 
 
+def place(url: str) -> str:
+    """Host, port, and a path other than the usual: a gateway may have several models of one name."""
+    path = urlsplit(url).path.rstrip("/")
+    return address(url) + ("" if path == "/v1" else path)
+
+
 def loopback(hostname: str | None) -> bool:
     """Whether a request to this host stays on this machine."""
     try:
         return hostname == "localhost" or ipaddress.ip_address(hostname or "").is_loopback
     except ValueError:
         return False
+
+
+def opened_server(url: str, model: str, dimensions: int) -> contextlib.AbstractContextManager[Client]:
+    """A client, once there is a key; says so where a price is taken for nothing."""
+    if price(model, url) == 0 and Environment.read().usd_per_million_tokens is None:
+        told = "'%s' is taken to cost nothing, because %s is on this machine. If it passes texts on to a paid one: %s"
+        log.warning(told, model, address(url), "export NEWSFUSE_USD_PER_MILLION_TOKENS=...")
+    return connected(Server(url, chosen_key()), model, dimensions)
 
 
 @contextlib.contextmanager
@@ -439,7 +470,8 @@ class Client:
             return Refusal.read(error.status_code, error.body, wanted_wait_s(error.response.headers))
         except openai.APIConnectionError as error:
             msg = f"{server.host}: {server.scrub(str(error))} {server.scrub(str(error.__cause__ or ''))}".strip()
-            raise TransientError(msg) from error
+            sent = type(error.__cause__).__name__ not in UNSENT  # then it may be billed, whatever became of the answer
+            raise (UselessAnswerError if sent else TransientError)(msg) from error
         except Exception as error:  # noqa: BLE001 - the SDK lets foreign errors through, no list of them is complete
             msg = f"{server.host}: the request failed: {type(error).__name__}: {server.scrub(str(error))}"
             raise unknown(msg) from None

@@ -74,7 +74,7 @@ def test_vectors_in_another_order_are_put_right(
         pytest.param("nan", "a NaN", ": vector 2 is not finite", marks=slow),
         pytest.param("zero", "a vector of zeros", ": vector 2 is all zero", marks=slow),
         pytest.param("wrong_dimension", "twice the dimensions", ": vector 2 has 16 numbers, asked were 8", marks=slow),
-        ("other_model", "another model's name", " answered with model 'text-embedding-3-tiny'"),
+        pytest.param("other_model", "another model's name", " answered with model 'text-embedding-3-tiny'", marks=slow),
     ],
 )
 def test_an_answer_with_wrong_vectors_is_kept_in_no_part_and_asked_for_once_more(

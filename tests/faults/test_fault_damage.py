@@ -59,7 +59,9 @@ def foreign_bytes(ledger: Path) -> None:
 
 def remedies(text: str) -> list[str]:
     """The shell commands that a message names, in order."""
-    found = re.search(r"Rebuild it for nothing: (mv .+)$|Save its good rows: (\S+ \S+ \S+)\. .*: (newsfuse .+)$", text)
+    found = re.search(
+        r"(?m)Rebuild it for nothing: (mv .+)$|Save its good rows: (\S+ \S+ \S+)\. .*: (newsfuse .+)$", text
+    )
     assert found, text
     return [command.replace("<dataset>", "tiny") for command in found.groups() if command]
 
@@ -144,6 +146,7 @@ def test_a_ledger_of_a_newer_version_is_left_to_that(owner: Buyer, server: OpenA
     measured(14, "a newer schema, one new article", code=7, requests=0, twice=0)
 
 
+@slow
 def test_a_read_only_ledger_may_be_read(
     owner: Buyer, server: OpenAIServer, unbroken: dict[str, str], measured: Measured
 ) -> None:
@@ -170,6 +173,7 @@ def test_a_read_only_ledger_may_be_read(
     )
 
 
+@slow
 def test_a_damaged_log_loses_no_more_than_what_is_in_it(
     buyer: Buyer, server: OpenAIServer, unbroken: dict[str, str], measured: Measured
 ) -> None:
@@ -193,3 +197,22 @@ def test_a_damaged_log_loses_no_more_than_what_is_in_it(
     done = "SIGKILL in the fourth request, then a flipped byte in the middle of the write-ahead log; run again"
     twice = f"{server.twice} ({lost} lost with the log, {flying} in flight)"
     measured(14, done, code="137, 0", requests=f"4 / {server.requests - 4}", twice=twice)
+
+
+@slow
+def test_in_dvc_repro_which_deletes_the_artifact_first_a_checkout_brings_it_back(
+    reproduced: Buyer, server: OpenAIServer, measured: Measured
+) -> None:
+    cut(0)(reproduced.ledger)
+    reproduced.add(*NEW)
+    outcome = reproduced.run("dvc", "repro", "embed")
+    assert outcome.code == 255
+    assert "exited with 7" in outcome.text
+    (command,) = remedies(outcome.text)
+    reproduced.must("sh", "-c", f"dvc checkout embed && {command}")
+    assert server.requests == 0
+    assert reproduced.dvc("repro", "embed").ran == ["embed"]
+    assert reproduced.wrong() == []
+    assert (server.texts, server.twice) == ([NEW[2]], 0)
+    done = "cut to nothing, one new article, `dvc repro`; `dvc checkout embed`, then as told, `dvc repro`"
+    measured(14, done, code="7, 0", requests="0 / 1 (the new text)", twice=0)

@@ -8,6 +8,7 @@ from queue import SimpleQueue
 from signal import SIGKILL
 from typing import TYPE_CHECKING
 
+import pytest
 from faults.buyer import BATCH, BATCHES, EMBED
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def test_killed_while_it_keeps_an_answer_it_pays_again_for_no_more_than_that(
     measured(1, done, code="137, ..., 0", requests="any", twice=f"≤ {BATCH} a kill (in flight)")
 
 
+@pytest.mark.slow
 def test_killed_with_eight_requests_in_flight_it_pays_again_for_no_more_than_those(
     buyer: Buyer, server: OpenAIServer, measured: Measured
 ) -> None:
