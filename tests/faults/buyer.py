@@ -81,6 +81,7 @@ class Running:
             code = self.process.wait(timeout_s)
         finally:
             self.process.kill()
+            self.process.wait()
         return Outcome(code if code >= 0 else 128 - code, self.text(), 0)
 
     def send(self, number: Signals) -> None:
