@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from signal import SIGINT, SIGTERM, Signals
 from typing import TYPE_CHECKING
@@ -84,7 +85,8 @@ def test_ctrl_c_in_dvc_repro_keeps_what_was_paid(
     outcome = running.ended()
     assert outcome.code == 255
     assert f"interrupted. {KEPT}" in outcome.text
-    assert "exited with 130" in outcome.text
+    # bash hands on the stage's own 130; dash, which the same Ctrl-C reaches, dies of it: DVC then says -2
+    assert re.search(r"exited with (130|-2)\n", outcome.text)
     assert "Traceback" not in outcome.text
     assert (server.requests, buyer.kept()) == (2, TWO)
     assert buyer.run("dvc", "repro", "embed").code == 0
