@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from newsfuse import Mode, __version__
+from newsfuse.commands import data, ledger
 from newsfuse.stage import guarded, log_printably
 
 app = typer.Typer(
     help="What each source of information about a news article is worth.", no_args_is_help=True, add_completion=False
 )
-ledger = typer.Typer(
-    help="The ledger: every vector that was ever paid for. None of these commands sends anything.", no_args_is_help=True
-)
-app.add_typer(ledger, name="ledger")
+app.add_typer(ledger.app, name="ledger")
+for command in data.COMMANDS:
+    app.command()(command)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
@@ -34,19 +34,6 @@ def main(
     """What each source of information about a news article is worth."""
     log_printably()
     logging.getLogger("newsfuse").setLevel(logging.INFO)
-
-
-@app.command()
-def synth(
-    folder: Annotated[Path, typer.Argument(help="Where train/ and dev/ are written.")],
-    news: Annotated[int, typer.Option(min=100, help="Distinct articles, train and dev together.")] = 500,
-    impressions: Annotated[int, typer.Option(min=100, help="Impressions, train and dev together.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-) -> None:
-    """Make a synthetic data set in MIND's format. data/tiny is `newsfuse synth data/tiny`."""
-    from newsfuse.synth import synth as write  # noqa: PLC0415 - other commands need not wait for numpy
-
-    guarded(lambda: write(folder, news=news, impressions=impressions, seed=seed), verbose=False)
 
 
 @app.command()
@@ -72,68 +59,6 @@ def cost(
 
     wish = plan.Wish(provider, model, dimensions, mode)
     guarded(lambda: plan.plan(wish, files or [], compare=compare), verbose=False)
-
-
-@ledger.command()
-def status(
-    requests: Annotated[int, typer.Option(min=0, help="Also list so many of the latest requests.")] = 0,
-) -> None:
-    """Show where the ledger is, what it holds and what was spent. Works while another process pays."""
-    from newsfuse import bookkeeping  # noqa: PLC0415 - other commands need not wait for numpy
-
-    guarded(lambda: bookkeeping.status(latest=requests), verbose=False)
-
-
-@ledger.command()
-def verify(
-    *,
-    rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Also where the file says that a newer newsfuse wrote it.")
-    ] = False,
-) -> None:
-    """Check every vector, and set bad ones aside; out of a damaged file, save all good ones (exit code 7)."""
-    from newsfuse import bookkeeping  # noqa: PLC0415 - see above
-
-    guarded(lambda: bookkeeping.verify(rebuild=rebuild), verbose=False)
-
-
-@ledger.command(name="import")
-def take_in(
-    folders: Annotated[list[Path], typer.Argument(help="data/<dataset>/embeddings, or what `export` wrote.")],
-) -> None:
-    """Put the vectors of embeddings or of an export into the ledger: a lost ledger is rebuilt for nothing."""
-    from newsfuse import exchange  # noqa: PLC0415 - see above
-
-    guarded(lambda: exchange.take_in(folders), verbose=False)
-
-
-@ledger.command(name="export")
-def hand_out(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
-    """Write all vectors to a folder, for a backup or for another ledger's `import`."""
-    from newsfuse import exchange  # noqa: PLC0415 - see above
-
-    guarded(lambda: exchange.hand_out(folder), verbose=False)
-
-
-@ledger.command()
-def compact(
-    *,
-    drop_quarantined: Annotated[
-        bool, typer.Option("--drop-quarantined", help="Also delete the bad rows that `verify` set aside.")
-    ] = False,
-) -> None:
-    """Give unused space in the ledger's file back to the disk. Nothing that was paid for is dropped."""
-    from newsfuse import bookkeeping  # noqa: PLC0415 - see above
-
-    guarded(lambda: bookkeeping.compact(drop_quarantined=drop_quarantined), verbose=False)
-
-
-@ledger.command(name="give-up")
-def give_up(job: Annotated[str, typer.Argument(help="Its name, as `newsfuse ledger status` shows it.")]) -> None:
-    """Forget an open job that the provider knows no more, so that its texts may be bought again."""
-    from newsfuse import bookkeeping  # noqa: PLC0415 - see above
-
-    guarded(lambda: bookkeeping.give_up(job), verbose=False)
 
 
 if __name__ == "__main__":
