@@ -58,6 +58,8 @@ class Architecture:
         encoders = [registry.load(Encoder, name) for name in self.encoders]
         priors = sum(encoder.prior for encoder in encoders)
         start = [encoder.prior / priors for encoder in encoders]
+        fusion = registry.load(Fusion, self.fusion)
+        width = self.dim * len(encoders) if fusion.wide else self.dim
         return Recommender(
             {
                 encoder.name: self._part(
@@ -65,9 +67,10 @@ class Architecture:
                 )
                 for encoder in encoders
             },
-            self._part(registry, registry.load(Fusion, self.fusion), self.dim, start),
-            self._part(registry, registry.load(UserEncoder, self.user_encoder), self.dim, self.history),
+            self._part(registry, fusion, self.dim, start),
+            self._part(registry, registry.load(UserEncoder, self.user_encoder), width, self.history),
             dim=self.dim,
+            width=width,
             dropout=self.dropout,
             origins=self._origins(registry),
         )

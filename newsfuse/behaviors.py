@@ -1,6 +1,7 @@
 """What users were shown and clicked: MIND's behaviors.tsv as flat arrays."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import polars as pl
 
 from newsfuse.csr import gather, lengths, offsets
 from newsfuse.news import News
-from newsfuse.tsv import read_tsv, refuse
+from newsfuse.parsed import Parsed
+from newsfuse.shelf import parsed_behaviors
+from newsfuse.words import Words
 
-COLUMNS = ("impression", "user", "time", "history", "candidates")
-TIME = "%m/%d/%Y %I:%M:%S %p"
+PART = 1 << 16
+"""Impressions: some 40 MB of MIND's behaviors, and .2 GB while they are taken apart."""
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +26,10 @@ class Behaviors:
 
     Articles are rows of the News that the file was read with. A history keeps its order, oldest
     click first, without the articles that News does not know; an unknown candidate is -1.
-    Equal histories are stored once, since MIND repeats a user's history at every impression.
+    Equal histories are stored once, since MIND repeats a user's history at every impression. An impression
+    may lack a click, and show an article twice: both stand here as they stand in the file.
+
+    There is room for 2^31 distinct users, histories and articles, and for lists of any total length.
     """
 
     impressions: pl.Series
@@ -49,24 +55,34 @@ class Behaviors:
         return len(self.users)
 
     @classmethod
-    def read(cls, path: Path, news: News) -> "Behaviors":
-        """Parse `path`. Raises DataError with file:line for a line that is not MIND's format."""
-        frame = _parse(path)
-        texts = frame["history"].unique().sort()
-        histories = _ids(pl.DataFrame({"text": texts}))
-        candidates = _candidates(path, frame)
-        return cls(
-            impressions=frame["impression"],
-            users=_codes(frame["user"]),
-            times=frame["when"].to_numpy().astype("datetime64[s]"),
-            history=_codes(frame["history"]),
-            **_histories(path, news, histories, len(texts)),
-            candidate_offsets=offsets(_counts(candidates, len(frame))),
-            candidate_news=_rows(
-                path, news, candidates["id"], "candidates", "rank last in evaluation, unused in training"
-            ),
-            labels=(candidates["label"] == "1").cast(pl.Int8).to_numpy(),
-        )
+    def read(cls, path: Path, news: News, *, labelled: bool | None = True) -> "Behaviors":
+        """The whole file. Raises DataError with file:line for a line that is not MIND's format.
+
+        `labelled`: whether candidates look like N1-0 or, as in MIND's test files, like N1 (labels are 0 then);
+        None: as in the first impression, and in all others alike.
+        """
+        behaviors, unknown = _of(parsed_behaviors(path, labelled=labelled), news)
+        unknown.warn(path)
+        return behaviors
+
+    @classmethod
+    def parts(
+        cls, path: Path, news: News, *, labelled: bool | None = True, impressions: int = PART
+    ) -> Iterator["Behaviors"]:
+        """The same in parts of so many impressions, for a file that need not be in memory as a whole.
+
+        Users and histories have numbers within a part only. Nothing is taken from or put into the parsed cache.
+        Raises DataError on the way to a wrong line.
+        """
+        if impressions < 1:
+            message = f"{impressions} impressions in a part; expected 1 or more"
+            raise ValueError(message)
+        unknown = Unknown()
+        for parsed in Parsed.parts(path, labelled=labelled, impressions=impressions):
+            behaviors, missing = _of(parsed, news)
+            unknown = unknown.plus(missing)
+            yield behaviors
+        unknown.warn(path)
 
     def take(self, rows: np.ndarray) -> "Behaviors":
         """The impressions `rows` (int64), in that order; the histories are shared."""
@@ -88,55 +104,62 @@ class Behaviors:
         return np.unique(np.concatenate([self.candidate_news[self.candidate_news >= 0], self.history_news[histories]]))
 
 
-def _parse(path: Path) -> pl.DataFrame:
-    frame = read_tsv(path, COLUMNS)
-    frame = frame.with_columns(pl.col("time").str.to_datetime(TIME, strict=False).alias("when"))
-    expected = "'{}' is no time; expected month/day/year hour:minute:second AM or PM, such as 11/15/2019 8:55:22 AM"
-    refuse(path, frame, pl.col("when").is_null(), pl.format(expected, pl.col("time")))
-    for column in ("impression", "user"):
-        # a submission has a space between the impression id and the ranks
-        bad = ~pl.col(column).str.contains(r"^\S+$")
-        refuse(path, frame, bad, pl.format(f"'{{}}' is no {column} id; expected one without spaces", pl.col(column)))
-    refuse(path, frame, pl.col("candidates").str.strip_chars() == "", pl.lit("an impression without candidates"))
-    return frame
+@dataclass(frozen=True)
+class Unknown:
+    """Mentions of articles that News does not know: how many there are, and one of them."""
 
+    clicks: int = 0
+    click: str = ""
+    candidates: int = 0
+    candidate: str = ""
 
-def _ids(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row per id in the column `text`: (row, id)."""
-    split = frame.select(pl.int_range(pl.len()).alias("row"), pl.col("text").str.split(" ").alias("id"))
-    return split.explode("id").filter(pl.col("id") != "")
-
-
-def _candidates(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
-    token = pl.col("id")
-    cells = _ids(frame.select(pl.col("candidates").alias("text")))
-    cells = cells.with_columns(token.str.head(-2), token.str.tail(2).alias("end"), token.alias("token"))
-    wrong = ~pl.col("end").is_in(["-0", "-1"]) | (token == "")
-    hint = "candidate '{}' has no label of 0 or 1; expected such as N123-0 or N123-1"
-    refuse(path, cells.with_columns((pl.col("row") + 1).alias("line")), wrong, pl.format(hint, pl.col("token")))
-    return cells.with_columns(pl.col("end").str.tail(1).alias("label"))
-
-
-def _histories(path: Path, news: News, cells: pl.DataFrame, n: int) -> dict[str, np.ndarray]:
-    rows = _rows(path, news, cells["id"], "clicks in histories", "left out of them")
-    known = rows >= 0
-    counts = np.bincount(cells["row"].to_numpy()[known], minlength=n)
-    return {"history_offsets": offsets(counts), "history_news": rows[known]}
-
-
-def _rows(path: Path, news: News, ids: pl.Series, what: str, policy: str) -> np.ndarray:
-    rows = news.rows(ids).cast(pl.Int32)
-    if unknown := int((rows < 0).sum()):
-        first = ids.filter(rows < 0)[0]
-        log.warning(
-            "%s: %d %s are of articles without a line in news.tsv (such as %s): %s", path, unknown, what, first, policy
+    def plus(self, later: "Unknown") -> "Unknown":
+        """Those of two parts."""
+        return Unknown(
+            self.clicks + later.clicks,
+            self.click or later.click,
+            self.candidates + later.candidates,
+            self.candidate or later.candidate,
         )
-    return rows.to_numpy()
+
+    def warn(self, path: Path) -> None:
+        """Say what is done about them: see docs/decisions."""
+        found = "%s: %d %s are of articles without a line in news.tsv (such as %s): %s"
+        if self.clicks:
+            log.warning(found, path, self.clicks, "clicks in histories", self.click, "left out of them")
+        if self.candidates:
+            policy = "rank last in evaluation, unused in training"
+            log.warning(found, path, self.candidates, "candidates", self.candidate, policy)
 
 
-def _counts(cells: pl.DataFrame, n: int) -> np.ndarray:
-    return np.bincount(cells["row"].to_numpy(), minlength=n)
+def _of(parsed: Parsed, news: News) -> tuple[Behaviors, Unknown]:
+    row = (Words(news.ids).numbers(parsed.ids) - 1).astype(np.int32)
+    candidates, clicks = row[parsed.candidate_ids], row[parsed.history_ids]
+    history_offsets, known = parsed.history_offsets, clicks >= 0
+    behaviors = Behaviors(
+        impressions=parsed.impressions,
+        users=parsed.users,
+        times=parsed.times,
+        history=parsed.history,
+        history_offsets=history_offsets if known.all() else offsets(_counts(history_offsets, known)),
+        history_news=clicks if known.all() else clicks[known],
+        candidate_offsets=parsed.candidate_offsets,
+        candidate_news=candidates,
+        labels=parsed.labels,
+    )
+    click, candidate = (
+        _unknown(parsed.ids, parsed.history_ids, clicks),
+        _unknown(parsed.ids, parsed.candidate_ids, candidates),
+    )
+    return behaviors, Unknown(*click, *candidate)
 
 
-def _codes(values: pl.Series) -> np.ndarray:
-    return (values.rank("dense") - 1).cast(pl.Int32).to_numpy()
+def _counts(offsets: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """int64: how many values of each list are kept."""
+    return np.diff(np.concatenate([[0], np.cumsum(kept)])[offsets])
+
+
+def _unknown(ids: pl.Series, mentioned: np.ndarray, rows: np.ndarray) -> tuple[int, str]:
+    """How many of the ids mentioned have no row, and the first of them."""
+    unknown = rows < 0
+    return int(unknown.sum()), str(ids[int(mentioned[np.argmax(unknown)])]) if unknown.any() else ""

@@ -7,14 +7,15 @@ from typing import Annotated
 import typer
 
 from newsfuse import Mode, __version__
-from newsfuse.commands import data, ledger
+from newsfuse.commands import data, experiments, ledger, results
 from newsfuse.stage import guarded, log_printably
 
 app = typer.Typer(
     help="What each source of information about a news article is worth.", no_args_is_help=True, add_completion=False
 )
+app.add_typer(data.bundles, name="import")
 app.add_typer(ledger.app, name="ledger")
-for command in data.COMMANDS:
+for command in (*data.COMMANDS, *experiments.COMMANDS, *results.COMMANDS):
     app.command()(command)
 
 

@@ -11,6 +11,9 @@ from newsfuse.training import Epoch
 
 log = logging.getLogger(__name__)
 
+FOLDERS = {"histories": "pretrain", "impressions": "train"}
+"""Where the curves of each course are."""
+
 
 class Curves:
     """Logs every epoch to `folder`/train, and how fast it was to `folder`/speed.
@@ -39,7 +42,7 @@ class Curves:
         for name, value in _metrics(epoch).items():
             self.live.log_metric(name, value)
         self.live.next_step()
-        self.speed.log_metric("impressions_per_s", epoch.impressions_per_s)
+        self.speed.log_metric("impressions_per_s", epoch.clicks_per_s)
         self.speed.next_step()
         log.info(_line(epoch))
 
@@ -51,7 +54,7 @@ class Curves:
 
 
 def _metrics(epoch: Epoch) -> dict[str, float]:
-    fits = {"validation": epoch.validation, **({"train": epoch.train} if epoch.train else {})}
+    fits = {"validation": epoch.validation, **({FOLDERS[epoch.course]: epoch.train} if epoch.train else {})}
     metrics = {f"{name}/{key}": value for name, fit in fits.items() for key, value in vars(fit).items()}
     metrics |= {f"weight/{name}": value for name, value in epoch.weights.items()}
     return metrics | {"validation/impression_auc": epoch.validation_auc, "learning_rate": epoch.learning_rate}
@@ -59,7 +62,7 @@ def _metrics(epoch: Epoch) -> dict[str, float]:
 
 def _line(epoch: Epoch) -> str:
     trained = (
-        f"train loss {epoch.train.loss:.4f}, {epoch.impressions_per_s:,.0f} clicks/s, "
+        f"{FOLDERS[epoch.course]} loss {epoch.train.loss:.4f}, {epoch.clicks_per_s:,.0f} clicks/s, "
         if epoch.train
         else "untrained, "
     )

@@ -25,19 +25,20 @@ class Embeddings:
 
     ids: Words
     vectors: np.ndarray
-    """float32 (n, E), memory-mapped when read."""
+    """float32 (n, views * dimensions), the vectors of an article's views side by side; memory-mapped when read."""
+    views: int = 1
 
     @classmethod
     def read(cls, folder: Path) -> "Embeddings":
         """What `write` wrote, verified. Raises IntegrityError."""
-        verified(folder, kind=KIND)
+        settings = verified(folder, kind=KIND)
         ids = Words.read(folder / "ids.txt")
         vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
         if len(ids) != len(vectors):
             remedy = f"Make it again: dvc repro --force --single-item {KIND}"
             message = f"{folder}: {len(ids)} ids for {len(vectors)} vectors. {remedy}"
             raise IntegrityError(message)
-        return cls(ids, vectors)
+        return cls(ids, vectors, vectors.shape[1] // settings.get("dimensions", vectors.shape[1]))
 
     def write(self, folder: Path, settings: Mapping[str, Any]) -> None:
         """`vectors.npy`, `ids.txt` (a news id a line, in the order of the rows) and the manifest."""
@@ -46,26 +47,28 @@ class Embeddings:
             self.ids.write(draft / "ids.txt")
 
     def of(self, ids: pl.Series, files: Sequence[Path]) -> np.ndarray:
-        """float32 (len(ids), E): each article's own vector.
+        """float32 (len(ids), views * dimensions): each article's own vectors.
 
+        Where there are several, each is brought to length 1, so that none outweighs the others by being long.
         Raises DataError when some have none, naming the first ones and where in the news `files` they stand.
         """
         rows = self.ids.numbers(ids) - 1
         if len(missing := ids.filter(rows < 0)):
             raise DataError(_missing(missing, files))
-        return np.asarray(self.vectors[rows])
+        vectors = np.asarray(self.vectors[rows])
+        return vectors if self.views == 1 else _of_length_one(vectors, self.views)
 
 
 def write_bought(
     folder: Path, ids: Words, keys: Sequence[bytes], vectors: Iterable[np.ndarray], settings: Mapping[str, Any]
 ) -> None:
-    """The same artifact from parts: `vectors` come as float32 (some rows, settings["dimensions"]) at a time, in order.
+    """The same artifact from parts: `vectors` come as float32 (some vectors, settings["dimensions"]) at a time.
 
-    `keys`, a line of hexadecimal digits per article, are what a lost ledger is rebuilt with.
-    Raises StorageError.
+    They are in order, those of an article's views one after the other. `keys`, a line of hexadecimal
+    digits per vector, are what a lost ledger is rebuilt with. Raises StorageError.
     """
     with writing(folder, kind=KIND, settings=settings) as draft:
-        write_rows(draft, (len(ids), settings["dimensions"]), keys, vectors)
+        write_rows(draft, (len(ids), len(keys) // len(ids) * settings["dimensions"]), keys, vectors)
         ids.write(draft / "ids.txt")
 
 
@@ -96,6 +99,13 @@ def vectors_of(
         message = f"{origin}: returned {_described(vectors)}; expected finite float32 {expected}"
         raise PluginError(message)
     return vectors[row]
+
+
+def _of_length_one(vectors: np.ndarray, views: int) -> np.ndarray:
+    """Each of the `views` parts of a row divided by its length; zeros stay zeros."""
+    parts = vectors.reshape(len(vectors), views, -1)
+    lengths = np.linalg.norm(parts, axis=2, keepdims=True)
+    return (parts / np.where(lengths == 0, 1, lengths)).reshape(vectors.shape)
 
 
 def _described(vectors: np.ndarray) -> str:

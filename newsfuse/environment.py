@@ -33,6 +33,10 @@ class Environment(BaseModel):
     """How often a request that may yet work is asked again."""
     timeout_s: float = Field(default=60.0, gt=0)
     """How long an answer may take. The OpenAI client's own 600 s would look like a hang."""
+    cache_mb: int = Field(default=2000, ge=0)
+    """What parsed copies of behaviors.tsv may take under .newsfuse/parsed, in megabytes; 0: none are kept."""
+    mirror: str | None = None
+    """Where `newsfuse fetch` downloads from, instead of the known places: URLs with spaces between."""
 
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> "Environment":

@@ -11,7 +11,7 @@ import polars as pl
 from newsfuse.artifact import writing
 from newsfuse.behaviors import Behaviors
 from newsfuse.csr import owners
-from newsfuse.ranking import is_constant, ranking, ranks, subset, unknown_last
+from newsfuse.ranking import is_constant, pooled_auc, ranking, ranks, subset, unknown_last
 from newsfuse.submission import write_predictions
 
 KIND = "evaluate"
@@ -44,11 +44,13 @@ class Evaluation:
 
         Means over impressions. A slice keeps, of every impression, the candidates of its sort; an
         impression without a click (AUC: or without an unclicked candidate) counts in no mean.
+        `pooled_auc` is no such mean, and not MIND's AUC: see `newsfuse.ranking.pooled_auc`.
         """
         among = self.known if drop_unknown else np.ones(len(self.scores), dtype=bool)
         slices = {"": among, "warm_": among & self.warm, "cold_": among & ~self.warm}
         flat = {prefix + name: value for prefix, keep in slices.items() for name, value in self._means(keep).items()}
         flat |= {
+            "pooled_auc": pooled_auc(self.full_scores[among], self.behaviors.labels[among]),
             "impressions": len(self.behaviors),
             "cold_share": float((~self.warm).mean()),
             "constant": int(self.is_constant),

@@ -66,11 +66,17 @@ class Parcel:
         return parcel
 
     def require_shape(self) -> None:
-        """Raise IntegrityError unless there is a vector of the right length for each key."""
+        """Raise IntegrityError unless there is a vector of the right length for each key.
+
+        A row of the array may be several vectors: those of an article's views, side by side.
+        """
         path, shape = self.folder / VECTORS, (len(self.keys), self.space.dimensions)
         with path.open("rb") as file:
             found = _header(file, path)
             n_bytes = path.stat().st_size - file.tell()
+        if len(found[0]) == len(shape) and found[0][0] and not len(self.keys) % found[0][0]:
+            views = len(self.keys) // found[0][0]
+            shape = (found[0][0], views * self.space.dimensions)
         if found != (shape, False, np.dtype("<f4")) or n_bytes != 4 * math.prod(shape):
             message = f"{path}: holds {found[2]} {found[0]} in {n_bytes:,} bytes, expected float32 {shape}"
             raise IntegrityError(message)

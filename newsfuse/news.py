@@ -49,23 +49,30 @@ class News:
         """The row of each id, -1 where there is no such article."""
         return pl.Series(Words(self.ids).numbers(ids) - 1)
 
-    def texts(self, fields: Sequence[str]) -> list[str]:
-        """One text per article: a line for each of the `fields` that it has, white space collapsed.
+    def texts(self, *views: Sequence[str]) -> list[str]:
+        """A text per article and view, those of an article side by side: len(self) * len(views).
 
-        An article with nothing in those fields is represented by its category and subcategory,
-        so that no text is blank; how many there are is warned about.
+        The text of a view is a line for each of its fields that the article has, white space collapsed.
+        Where it has none of them, the fields of the other views stand in, or else its category and
+        subcategory, so that no text is blank; how many have nothing but a category is warned about.
         """
-        text = pl.concat_str([_clean(pl.col(name)) for name in fields], separator="\n").str.strip_chars()
-        label = _clean(pl.concat_str(["category", "subcategory"], separator=" "))
-        blank = self.frame.select((text == "").sum()).item()
-        if blank:
+        fields = list(dict.fromkeys(field for view in views for field in view))
+        label, anything = _clean(pl.concat_str(["category", "subcategory"], separator=" ")), _joined(fields)
+        if blank := self.frame.select((anything == "").sum()).item():
             log.warning("%d articles have an empty %s; their category stands in", blank, " and ".join(fields))
         fallback = pl.when(label == "").then(pl.lit("untitled")).otherwise(label)
-        return self.frame.select(pl.when(text == "").then(fallback).otherwise(text)).to_series().to_list()
+        stand_in = pl.when(anything == "").then(fallback).otherwise(anything)
+        filled = [pl.when(_joined(view) == "").then(stand_in).otherwise(_joined(view)) for view in views]
+        return self.frame.select(pl.concat_list(filled).explode()).to_series().to_list()
+
+
+def _joined(fields: Sequence[str]) -> pl.Expr:
+    return pl.concat_str([_clean(pl.col(name)) for name in fields], separator="\n").str.strip_chars()
 
 
 def _clean(text: pl.Expr) -> pl.Expr:
-    return text.str.replace_all(r"\s+", " ").str.strip_chars()
+    # \x1c to \x1f are white space to Python and to providers, which refuse a text of nothing else
+    return text.str.replace_all(r"[\s\x1c-\x1f]+", " ").str.strip_chars()
 
 
 def _read(path: Path) -> pl.DataFrame:

@@ -43,6 +43,12 @@ class Embed(Section):
     dimensions: int = Field(gt=0, strict=True)  # else true would be a dimension
     mode: Mode = Mode.DIRECT
     fields: Annotated[tuple[Literal["title", "abstract"], ...], AfterValidator(_some), AfterValidator(_distinct)]
+    views: Literal["together", "apart"] = "together"
+
+    @property
+    def texts(self) -> tuple[tuple[str, ...], ...]:
+        """The fields of each of the texts that an article is: one of all fields, or one of each."""
+        return (self.fields,) if self.views == "together" else tuple((field,) for field in self.fields)
 
 
 class Graph(Section):
@@ -62,13 +68,17 @@ class Model(Section):
 class Train(Section):
     """How the model is trained."""
 
+    pretrain_epochs: int = Field(ge=0)
+    pretrain_negatives: int = Field(gt=0)
     epochs: int = Field(ge=0)
     batch_size: int = Field(gt=0)
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     negatives: int = Field(gt=0)
+    label_smoothing: float = Field(ge=0, lt=1)
     clip_norm: float = Field(gt=0)
     patience: int = Field(gt=0)
+    precision: Literal["float32", "bfloat16"]
 
 
 class Evaluate(Section):

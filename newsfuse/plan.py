@@ -138,7 +138,7 @@ def wanted(params: Params, registry: Registry, wish: Wish) -> Params:
 def quote(params: Params, registry: Registry, goods: Goods) -> Quote:
     """What the embedder that `params` choose would cost."""
     seller = Seller.of(params, registry)
-    order = Order.of(goods.news, params.embed.fields, seller, goods.files)
+    order = Order.of(goods.news, params.embed.texts, seller, goods.files)
     with Ledger.reading(location(Environment.read())) as ledger:
         missing, ordered = ledger.missing(order.lot.keys), on_order(ledger, seller.space)
     to_pay = np.zeros(len(order.lot), np.bool_)
@@ -149,7 +149,7 @@ def quote(params: Params, registry: Registry, goods: Goods) -> Quote:
 
 def _lines(goods: Goods, order: Order, to_pay: np.ndarray) -> Iterator[Line]:
     origin = np.full(len(order.lot), len(goods.files))  # of a text: the first file with an article that has it
-    np.minimum.at(origin, order.rows, goods.origin)
+    np.minimum.at(origin, order.rows, np.repeat(goods.origin, order.views))
     for number, label in enumerate(goods.labels):
         here = origin == number
         lot = order.lot.at(np.flatnonzero(here & to_pay).tolist())

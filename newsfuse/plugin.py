@@ -97,12 +97,14 @@ class Fusion:
 
     `build(dim, start, options)` returns a module with `forward(views: (M, V, dim)) -> (M, dim)`
     and, where it weighs views, `weights(views) -> (M, V)`, rows summing to one. `start` (V floats
-    that sum to one) is how much of each view an untrained model should keep.
+    that sum to one) is how much of each view an untrained model should keep. A `wide` fusion keeps
+    the views apart: its forward returns (M, V * dim), and the user encoder is built for that width.
     """
 
     name: str
     build: Callable[[int, Sequence[float], Any], nn.Module]
     params: type[Options] = Options
+    wide: bool = False
 
 
 @dataclass(frozen=True)

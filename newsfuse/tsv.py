@@ -1,8 +1,9 @@
 """Tab-separated files without header or quoting, as MIND has them, read strictly."""
 
-import mmap
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,15 @@ from newsfuse.errors import DataError
 
 TAB, NEWLINE = 9, 10
 BOM = b"\xef\xbb\xbf"
+BLOCK_BYTES = 1 << 23
+"""Read at once, up to the end of a line: some five times that while they are taken apart."""
+
+
+class Digest(Protocol):
+    """What hashlib makes."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take more bytes in."""
 
 
 def read_tsv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
@@ -18,16 +28,29 @@ def read_tsv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
 
     Raises DataError, naming file and line, unless every line has exactly these columns in UTF-8.
     """
-    _check(path, columns)
-    return pl.read_csv(
-        path,
-        has_header=False,
-        separator="\t",
-        quote_char=None,
-        schema=dict.fromkeys(columns, pl.String),
-        empty_string_is_null=False,
-        glob=False,
-    )
+    return pl.concat([frame for _, frame in blocks(path, columns)])
+
+
+def blocks(
+    path: Path, columns: Sequence[str], *, lines: int | None = None, digest: Digest | None = None
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """The same, so many lines at a time (else BLOCK_BYTES): the number of the first one, and the rows.
+
+    `digest` hears the bytes as they are read. Raises DataError as soon as it comes to a wrong line.
+    """
+    line = 1
+    with _opened(path) as file:
+        while text := _read(path, file, lines):
+            if digest:
+                digest.update(text)
+            _check_bytes(path, line, text)
+            _check_columns(path, line, text, columns)
+            frame = _frame(text, columns)
+            yield line, frame
+            line += len(frame)
+    if line == 1:
+        message = f"{path}:1: the file is empty; expected a line per row with {len(columns)} tab-separated columns"
+        raise DataError(message)
 
 
 def refuse(path: Path, frame: pl.DataFrame, wrong: pl.Expr, because: pl.Expr) -> None:
@@ -54,21 +77,37 @@ def places(news_id: str, paths: Iterable[Path]) -> Iterator[str]:
     return (f"{path}:{line} ({news_id})" for path in paths if (line := line_of(path, news_id)))
 
 
-def _check(path: Path, columns: Sequence[str]) -> None:
+def _opened(path: Path) -> BinaryIO:
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            _check_bytes(path, text)
-            _check_columns(path, text, columns)
-    except ValueError as error:  # mmap refuses an empty file
-        message = f"{path}:1: the file is empty; expected a line per row with {len(columns)} tab-separated columns"
-        raise DataError(message) from error
+        return path.open("rb")
     except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror}"
-        raise DataError(message) from error
+        raise _unreadable(path, error) from error
 
 
-def _check_bytes(path: Path, text: mmap.mmap) -> None:
-    if text[:3] == BOM:
+def _read(path: Path, file: BinaryIO, lines: int | None) -> bytes:
+    try:
+        return b"".join(islice(file, lines)) if lines else file.read(BLOCK_BYTES) + file.readline()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read: {error.strerror}")
+
+
+def _frame(text: bytes, columns: Sequence[str]) -> pl.DataFrame:
+    return pl.read_csv(
+        text,
+        has_header=False,
+        separator="\t",
+        quote_char=None,
+        schema=dict.fromkeys(columns, pl.String),
+        empty_string_is_null=False,
+    )
+
+
+def _check_bytes(path: Path, line: int, text: bytes) -> None:
+    if line == 1 and text.startswith(BOM):
         message = (
             f"{path}:1: starts with a byte order mark; save it as plain UTF-8 (sed -i '1s/^\\xEF\\xBB\\xBF//' {path})"
         )
@@ -78,24 +117,25 @@ def _check_bytes(path: Path, text: mmap.mmap) -> None:
         (b"\0", "a NUL byte"),
     ):
         if (found := text.find(byte)) >= 0:
-            message = f"{path}:{_line(text, found)}: contains {name}"
+            message = f"{path}:{line + _lines(text, found)}: contains {name}"
             raise DataError(message)
+    if text.isascii():
+        return
     try:
-        str(text, "utf-8")
+        text.decode()
     except UnicodeDecodeError as error:
-        message = f"{path}:{_line(text, error.start)}: not UTF-8 ({error.reason})"
+        message = f"{path}:{line + _lines(text, error.start)}: not UTF-8 ({error.reason})"
         raise DataError(message) from error
 
 
-def _check_columns(path: Path, text: mmap.mmap, columns: Sequence[str]) -> None:
+def _check_columns(path: Path, line: int, text: bytes, columns: Sequence[str]) -> None:
     data = np.frombuffer(text, dtype=np.uint8)
     tabs_before = np.searchsorted(np.flatnonzero(data == TAB), _line_ends(data))
     found = np.diff(tabs_before, prepend=0) + 1
-    del data  # an array over a memory map keeps it from being closed
     wrong = np.flatnonzero(found != len(columns))
     if len(wrong):
         expected = f"expected {len(columns)} ({', '.join(columns)})"
-        message = f"{path}:{wrong[0] + 1}: {found[wrong[0]]} tab-separated columns, {expected}"
+        message = f"{path}:{line + wrong[0]}: {found[wrong[0]]} tab-separated columns, {expected}"
         raise DataError(message)
 
 
@@ -104,5 +144,5 @@ def _line_ends(data: np.ndarray) -> np.ndarray:
     return ends if data[-1] == NEWLINE else np.append(ends, len(data))
 
 
-def _line(text: mmap.mmap, position: int) -> int:
-    return text[:position].count(b"\n") + 1
+def _lines(text: bytes, end: int) -> int:
+    return text.count(b"\n", 0, end)

@@ -16,7 +16,7 @@ from typing import Any, Self
 import yaml
 
 ROOT = Path(__file__).parents[1]
-SMALL = {"dim": 32, "epochs": 1}
+SMALL = {"dim": 32, "epochs": 1, "pretrain_epochs": 1}
 """Settings of the shipped params.yaml that only cost time here."""
 FOREIGN = ("OPENAI_", "NEWSFUSE_", "DVC", "GIT_", "PYTHONPATH", "PYTEST_")
 """Variables of whoever runs the tests (dvc and git hooks among them) that the project must not see."""

@@ -1,7 +1,10 @@
 """Batches: every click once, beside articles of its own impression that were not clicked."""
 
+import threading
 from collections import Counter
-from itertools import pairwise
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice, pairwise
 
 import numpy as np
 import polars as pl
@@ -10,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newsfuse.batches import Batch, Clicks, distinct, recent
+from newsfuse.batches import AHEAD, WINDOW, Batch, Clicks, Histories, distinct, numbered, prefetched, recent, shuffled
 from newsfuse.behaviors import Behaviors
 from newsfuse.csr import offsets
 
@@ -50,6 +53,10 @@ def learnable(shown: Shown) -> list[tuple[int, int]]:
 def articles(batch: Batch, cells: torch.Tensor, used: torch.Tensor) -> list[list[int]]:
     """The articles in the used cells of each row."""
     return [batch.news[row[use]].tolist() for row, use in zip(cells, used, strict=True)]
+
+
+def same(one: Batch, two: Batch) -> bool:
+    return all(torch.equal(getattr(one, name), getattr(two, name)) for name in Batch.__dataclass_fields__)
 
 
 @pytest.fixture
@@ -154,7 +161,7 @@ def test_a_batch_holds_each_article_once_and_nothing_beyond_its_impressions(
     filler = (
         set() if batch.clicked.any(dim=1).all() else {batch.news[batch.history[~batch.clicked.any(dim=1)][0, 0]].item()}
     )
-    assert batch.news.tolist() == sorted(used | filler)
+    assert sorted(batch.news.tolist()) == sorted(used | filler)
     assert int(batch.candidates.max()) < len(batch.news)
     assert int(batch.history.max()) < len(batch.news)
 
@@ -169,14 +176,14 @@ def epoch(seed: int, size: int = 4) -> list[Batch]:
 
 def test_an_epoch_has_every_click_once() -> None:
     batches = epoch(seed=0)
-    assert [len(batch.candidates) for batch in batches] == [4] * 6 + [1]
+    assert sorted(len(batch.candidates) for batch in batches) == [1] + [4] * 6
     clicked = [int(article) for batch in batches for article in batch.news[batch.candidates[:, 0]]]
     assert sorted(clicked) == sorted(number % 10 for number in range(25))
 
 
 def test_the_same_seed_gives_the_same_batches() -> None:
     for one, two in zip(epoch(seed=3), epoch(seed=3), strict=True):
-        assert all(torch.equal(getattr(one, name), getattr(two, name)) for name in Batch.__dataclass_fields__)
+        assert same(one, two)
 
 
 def test_another_seed_gives_another_order() -> None:
@@ -192,3 +199,160 @@ def test_no_clicks_are_no_batches(rng: np.random.Generator) -> None:
 def test_a_batch_moves_as_a_whole(rng: np.random.Generator) -> None:
     batch = epoch(seed=0)[0].to(torch.device("meta"))
     assert {getattr(batch, name).device.type for name in Batch.__dataclass_fields__} == {"meta"}
+
+
+@given(values=st.lists(st.integers(0, 50), max_size=60))
+def test_articles_are_numbered_as_they_would_be_by_sorting(values: list[int]) -> None:
+    distinct_values, places = numbered(np.array(values, dtype=np.int64).reshape(-1, 1))
+    assert sorted(distinct_values.tolist()) == sorted(set(values))
+    assert distinct_values[places].ravel().tolist() == values
+
+
+# --- batches of like length
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(0, 50), max_size=300), size=st.integers(1, 7), seed=st.integers(0, 9))
+def test_every_number_is_in_one_batch_of_full_size_but_for_the_last(lengths: list[int], size: int, seed: int) -> None:
+    batches = list(shuffled(np.array(lengths, dtype=np.int64), size, np.random.default_rng(seed)))
+    assert sorted(number for batch in batches for number in batch.tolist()) == list(range(len(lengths)))
+    left = [len(lengths) % size] if len(lengths) % size else []
+    assert sorted(map(len, batches)) == [*left, *[size] * (len(lengths) // size)]
+
+
+def test_little_of_a_batch_is_padding(rng: np.random.Generator) -> None:
+    lengths = rng.integers(1, 51, size=20_000)
+    cells = sum(lengths[batch].max() * len(batch) for batch in shuffled(lengths, 32, rng))
+    assert lengths.sum() / cells > 0.95
+    assert lengths.sum() / (20_000 * 50) < 0.52  # without sorting
+
+
+def test_short_and_long_batches_come_in_no_order(rng: np.random.Generator) -> None:
+    lengths = rng.integers(1, 51, size=32 * WINDOW)
+    means = [lengths[batch].mean() for batch in shuffled(lengths, 32, rng)]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
+
+
+# --- batches made ahead
+
+
+def some_batches() -> Iterator[Batch]:
+    return Clicks.of(behave([[1, 2], [3], []], MANY)).batches(4, negatives=1, history=5, rng=np.random.default_rng(7))
+
+
+def test_batches_made_ahead_are_the_same() -> None:
+    with prefetched(some_batches()) as made:
+        for one, two in zip(made, some_batches(), strict=True):
+            assert same(one, two)
+
+
+def test_only_a_few_batches_are_made_ahead(rng: np.random.Generator) -> None:
+    made = []
+
+    def endless() -> Iterator[Batch]:
+        while True:
+            made.append(1)
+            yield next(some_batches())
+
+    with prefetched(endless()) as batches:
+        assert len(list(islice(batches, 3))) == 3
+    assert len(made) <= 3 + AHEAD
+
+
+def test_what_goes_wrong_in_the_thread_is_told() -> None:
+    def failing() -> Iterator[Batch]:
+        yield from islice(some_batches(), 2)
+        message = "no more"
+        raise OSError(message)
+
+    with prefetched(failing()) as batches:
+        assert len(list(islice(batches, 2))) == 2
+        with pytest.raises(OSError, match="no more"):
+            next(batches)
+
+
+def test_a_loop_that_is_left_leaves_no_thread() -> None:
+    before = threading.active_count()
+
+    def leave() -> None:
+        with prefetched(some_batches()) as batches:
+            next(batches)
+            assert threading.active_count() == before + 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+    assert threading.active_count() == before
+
+
+# --- histories
+
+
+def held_out(histories: list[list[int]], *, negatives: int, most: int, seed: int) -> Batch:
+    shown: Shown = [[(0, 1), (1, 0)]] * len(histories)
+    behaviors = replace(behave(histories, shown), users=np.arange(len(histories), dtype=np.int32))
+    rng = np.random.default_rng(seed)
+    (batch,) = Histories.of(behaviors).batches(len(histories), negatives=negatives, history=most, rng=rng)
+    return batch
+
+
+@settings(deadline=None)
+@given(
+    histories=st.lists(st.lists(st.integers(0, 9), min_size=2, max_size=6), min_size=1, max_size=5),
+    negatives=st.integers(1, 6),
+    most=st.integers(1, 4),
+    seed=st.integers(0, 9),
+)
+def test_a_click_is_held_out_and_what_was_read_before_it_is_the_history(
+    histories: list[list[int]], negatives: int, most: int, seed: int
+) -> None:
+    batch = held_out(histories, negatives=negatives, most=most, seed=seed)
+    read, candidates = articles(batch, batch.history, batch.clicked), articles(batch, batch.candidates, batch.shown)
+    everything = {article for history in histories for article in history}
+    assert batch.candidates.shape == (len(histories), 1 + negatives)
+    for row, (held, *drawn) in zip(read, candidates, strict=True):
+        pasts = [h[:place][::-1][:most] for h in histories for place in range(1, len(h)) if h[place] == held]
+        assert row in pasts
+        assert set(drawn) <= everything - {held} - set(row)
+
+
+def test_any_click_but_the_first_may_be_held_out() -> None:
+    held = Counter(
+        int(b.news[b.candidates[0, 0]])
+        for b in (held_out([[1, 2, 3, 4]], negatives=1, most=9, seed=s) for s in range(300))
+    )
+    assert set(held) == {2, 3, 4}
+    assert min(held.values()) > 60
+
+
+def test_popular_articles_are_drawn_more_often() -> None:
+    """Else the model would learn who is popular instead of who is alike."""
+    batches = [held_out([[1, 1, 1, 1, 1, 1, 2], [8, 9]], negatives=40, most=9, seed=seed) for seed in range(30)]
+    drawn = Counter(
+        article
+        for batch in batches
+        for row in articles(batch, batch.candidates, batch.shown)
+        if row[0] == 9
+        for article in row[1:]
+    )
+    assert drawn[1] / drawn[2] == pytest.approx(6, rel=0.3)
+
+
+def test_only_the_first_history_of_a_user_counts() -> None:
+    """A later one contains clicks that are labels of impressions."""
+    behaviors = behave([[1, 2], [1, 2, 3], [1, 2, 3, 4], [5, 6]], [[(0, 1), (1, 0)]] * 5, which=[2, 1, 0, 3, 3])
+    times = np.array([3, 2, 1, 1, 2], dtype="datetime64[s]")
+    histories = Histories.of(replace(behaviors, users=np.array([7, 7, 7, 8, 8], dtype=np.int32), times=times))
+    assert (histories.offsets.tolist(), histories.news.tolist()) == ([0, 2, 4], [1, 2, 5, 6])
+
+
+def test_of_two_impressions_in_one_second_the_shorter_history_is_the_first() -> None:
+    behaviors = behave([[1, 2, 3], [1, 2]], [[(0, 1), (1, 0)]] * 2, which=[0, 1])
+    assert Histories.of(behaviors).news.tolist() == [1, 2]
+
+
+def test_histories_of_less_than_two_clicks_teach_nothing(rng: np.random.Generator) -> None:
+    behaviors = replace(behave([[1], []], [[(0, 1), (1, 0)]] * 2), users=np.arange(2, dtype=np.int32))
+    histories = Histories.of(behaviors)
+    assert len(histories) == 0
+    assert list(histories.batches(4, negatives=1, history=5, rng=rng)) == []

@@ -24,7 +24,7 @@ QUICK = ("-S", "train.epochs=0", "-S", "encoders.gnn=false")
 ALL = ["embed", "graph", "train", "evaluate"]
 GAET = (
     "ERROR: params.yaml: fusion: no fusion plugin is called 'gaet'. "
-    "Did you mean 'gate'? Known: attention, concat, gate, mean"
+    "Did you mean 'gate'? Known: attention, concat, gate, late, mean"
 )
 
 
@@ -301,13 +301,13 @@ def test_embeddings_older_than_the_news_are_refused_naming_the_article(project: 
 
 def test_a_stage_that_fails_leaves_the_earlier_ones_done(project: Project) -> None:
     project.append(f"{TINY}/train/news.tsv", article(project))
-    project.append("plugins/fusions/attention.py", "\n\ndef build(*_): raise ValueError('on purpose')\n")
+    project.append("plugins/fusions/late.py", "\n\ndef build(*_): raise ValueError('on purpose')\n")
     outcome = project.run("dvc", "repro")
     assert outcome.ran == ["embed", "graph", "train"]
-    assert "ERROR: plugins/fusions/attention.py: ValueError: on purpose" in outcome.text
+    assert "ERROR: plugins/fusions/late.py: ValueError: on purpose" in outcome.text
     assert "exited with 9" in outcome.text
     assert project.run("dvc", "repro").ran == ["train"]
-    changed = [" M data/tiny/train/news.tsv", " M dvc.lock", " M plugins/fusions/attention.py"]
+    changed = [" M data/tiny/train/news.tsv", " M dvc.lock", " M plugins/fusions/late.py"]
     assert project.changes() == changed
 
 

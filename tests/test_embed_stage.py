@@ -21,6 +21,7 @@ from small import ROOT
 from newsfuse.artifact import verified
 from newsfuse.embeddings import KIND, Embeddings
 from newsfuse.errors import AuthenticationError, NewsfuseError, ParamsError, ProviderError, RefusedTextsError
+from newsfuse.exchange import take_in
 from newsfuse.news import TEXT_VERSION, News
 from newsfuse.paid.ledger import Ledger
 from newsfuse.paid.space import Space
@@ -168,9 +169,35 @@ def test_the_manifest_says_what_made_the_vectors_and_not_how_they_were_asked_for
         "model": "text-embedding-3-small",
         "dimensions": DIMENSIONS,
         "fields": ["title"],
+        "views": "together",
         "options": {},
         "text": TEXT_VERSION,
     }
+
+
+@pytest.mark.parametrize("provider", ["openai", "lsa"])
+def test_views_that_are_apart_have_a_vector_each_side_by_side(stage: Stage, provider: str) -> None:
+    apart = {"fields": ["title", "abstract"], "views": "apart"}
+    stage.set(provider=provider, **apart)
+    stage.run()
+    found = Embeddings.read(stage.folder)
+    assert (found.vectors.shape, found.views) == ((ARTICLES, 2 * DIMENSIONS), 2)
+    both = found.of(found.ids.words, []).reshape(ARTICLES, 2, DIMENSIONS)
+    np.testing.assert_allclose(np.linalg.norm(both, axis=2), 1, rtol=1e-5)
+    np.testing.assert_array_equal(both[:, 1], np.tile(both[0, 1], (ARTICLES, 1)))  # one abstract is that of all
+    if provider == "openai":
+        assert len(np.unique(both[:, 0], axis=0)) == TEXTS
+        assert sorted(stage.server.texts) == sorted({*TITLES["train"].values(), *TITLES["dev"].values(), "not read"})
+
+
+def test_a_lost_ledger_is_rebuilt_from_views_that_are_apart_for_nothing(stage: Stage) -> None:
+    stage.set(fields=["title", "abstract"], views="apart")
+    first = stage.run()
+    stage.server.forget()
+    shutil.rmtree(stage.ledger.parent)
+    take_in([stage.folder])
+    assert stage.run() == first
+    assert stage.server.requests == 0
 
 
 def test_the_bytes_are_the_same_however_the_texts_were_bought(stage: Stage) -> None:

@@ -41,7 +41,7 @@ def bought(house: House) -> None:
     params, registry = load(Path())
     seller, files = Seller.of(params, registry), [house.news("train"), house.news("dev")]
     news = News.read(*files)
-    order = Order.of(news, params.embed.fields, seller, files)
+    order = Order.of(news, params.embed.texts, seller, files)
     service = replace(seller.service, connect=lambda: nullcontext(StandIn()))
     supply(
         order.lot, replace(seller, service=service), Mode.DIRECT, house.ledger,

@@ -10,7 +10,8 @@ from newsfuse.errors import ParamsError
 
 KNOWN = (
     "Known: NEWSFUSE_DEVICE, NEWSFUSE_LEDGER, NEWSFUSE_BUDGET_USD, NEWSFUSE_CONCURRENCY, NEWSFUSE_MAX_INPUTS, "
-    "NEWSFUSE_USD_PER_MILLION_TOKENS, NEWSFUSE_RETRIES, NEWSFUSE_TIMEOUT_S"
+    "NEWSFUSE_USD_PER_MILLION_TOKENS, NEWSFUSE_RETRIES, NEWSFUSE_TIMEOUT_S, NEWSFUSE_CACHE_MB, "
+    "NEWSFUSE_MIRROR"
 )
 
 
@@ -31,6 +32,8 @@ def test_without_variables_the_documented_defaults_hold() -> None:
         "usd_per_million_tokens": None,
         "retries": 5,
         "timeout_s": 60.0,
+        "cache_mb": 2000,
+        "mirror": None,
     }
 
 
@@ -45,6 +48,8 @@ def test_every_variable_is_read() -> None:
             "NEWSFUSE_USD_PER_MILLION_TOKENS": "0",
             "NEWSFUSE_RETRIES": "0",
             "NEWSFUSE_TIMEOUT_S": "0.5",
+            "NEWSFUSE_CACHE_MB": "0",
+            "NEWSFUSE_MIRROR": "https://mirror.example",
         }
     )
     assert read == Environment(
@@ -56,6 +61,8 @@ def test_every_variable_is_read() -> None:
         usd_per_million_tokens=0.0,
         retries=0,
         timeout_s=0.5,
+        cache_mb=0,
+        mirror="https://mirror.example",
     )
 
 
@@ -115,6 +122,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("RETRIES", "101"),
         ("TIMEOUT_S", "0"),
         ("TIMEOUT_S", "inf"),
+        ("CACHE_MB", "-1"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_was_found(name: str, wrong: str) -> None:

@@ -76,7 +76,7 @@ def by_sklearn(evaluation: Evaluation, keep: np.ndarray) -> dict[str, float]:
 def test_metrics_are_flat_and_sorted(small: Evaluation) -> None:
     metrics = small.metrics(drop_unknown=False)
     names = {prefix + name for prefix in ("", "warm_", "cold_") for name in METRICS}
-    assert list(metrics) == sorted(names | {"impressions", "cold_share", "constant"})
+    assert list(metrics) == sorted(names | {"impressions", "cold_share", "constant", "pooled_auc"})
     assert all(isinstance(value, int | float) for value in metrics.values())
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
@@ -109,6 +109,15 @@ def test_unknown_candidates_rank_last_or_are_dropped(small: Evaluation) -> None:
     last, drop = (small.metrics(drop_unknown=each) for each in (False, True))
     assert last["auc"] == pytest.approx((2 / 6 + 1 + 3.5 / 6) / 3, abs=1e-6)
     assert drop["auc"] == pytest.approx((2 / 6 + 1 + 1) / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("drop_unknown", [False, True])
+def test_the_pooled_auc_is_that_of_all_candidates_in_one_heap(small: Evaluation, *, drop_unknown: bool) -> None:
+    keep = small.known | (not drop_unknown)
+    pooled = roc_auc_score(small.behaviors.labels[keep], np.nan_to_num(small.scores, nan=-1)[keep])
+    metrics = small.metrics(drop_unknown=drop_unknown)
+    assert metrics["pooled_auc"] == pytest.approx(pooled, abs=1e-6)
+    assert metrics["pooled_auc"] != metrics["auc"]
 
 
 def test_a_metric_that_is_defined_nowhere_is_left_out() -> None:

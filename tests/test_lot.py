@@ -41,7 +41,7 @@ def news(titles: Sequence[str]) -> News:
 
 
 def ordered(articles: News, files: Sequence[Path] = (), max_text_bytes: int = 8191) -> Order:
-    return Order.of(articles, FIELDS, Shop().seller(max_text_bytes=max_text_bytes), files)
+    return Order.of(articles, [FIELDS], Shop().seller(max_text_bytes=max_text_bytes), files)
 
 
 PLUGIN = """

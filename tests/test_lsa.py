@@ -66,7 +66,7 @@ def test_another_corpus_gives_other_vectors() -> None:
 def test_texts_on_one_thing_are_alike() -> None:
     """Also where they have no word in common: what they share is a word of a third text."""
     corpus = ["ship harbour", "harbour storm", "ship storm", "bread milk", "milk price", "bread price"] * 3
-    ship, storm, milk = embed(corpus, ["ship", "storm", "milk"], dimensions=2, ngrams=1)
+    ship, storm, milk = embed(corpus, ["ship", "storm", "milk"], dimensions=2, ngrams=1, characters=0)
     assert cosine(ship, storm) > 0.99
     assert abs(cosine(ship, milk)) < 0.01
 
@@ -98,7 +98,25 @@ def test_runs_of_words_are_terms() -> None:
     assert not np.allclose(one, other, atol=1e-3)
 
 
-@pytest.mark.parametrize("options", [{"ngrams": 0}, {"ngrams": 4}, {"min_articles": 0}])
+def test_words_with_parts_in_common_are_alike() -> None:
+    """As forms of one word are, and compounds; without parts of words they have nothing in common."""
+    corpus = ["harbour", "harbours", "bread", "breads", "storm", "storms"] * 3
+    asked = ["harbours", "harbour", "storm"]
+    harbours, harbour, storm = embed(corpus, asked, dimensions=3, ngrams=1)
+    assert cosine(harbours, harbour) > 0.99
+    assert abs(cosine(harbours, storm)) < 0.01
+    harbours, harbour, _ = embed(corpus, asked, dimensions=6, ngrams=1, characters=0)
+    assert abs(cosine(harbours, harbour)) < 0.01
+
+
+def test_words_that_one_article_in_ten_has_are_left_out() -> None:
+    """But only of more than a hundred articles."""
+    for articles, known in ((2000, False), (500, True)):
+        corpus = [text + " kizeka" * (number % 10 == 0) for number, text in enumerate(texts(articles, 0))]
+        assert embed(corpus, ["kizeka"], characters=0).any() == known
+
+
+@pytest.mark.parametrize("options", [{"ngrams": 0}, {"ngrams": 4}, {"characters": 9}, {"min_articles": 0}])
 def test_settings_out_of_range_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"(greater|less) than or equal"):
         LSA.params.model_validate(options)

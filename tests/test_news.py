@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from house import House
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai_server import OpenAIServer
 
 from newsfuse.errors import DataError
 from newsfuse.news import COLUMNS, News
@@ -88,6 +90,14 @@ def test_an_empty_field_leaves_no_empty_line(path: Path) -> None:
     assert news.texts(["title", "abstract"]) == ["An abstract", "A title"]
 
 
+def test_views_are_texts_side_by_side_and_stand_in_for_each_other(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    news = News.read(write(path, row("N1"), row("N2", title=""), row("N3", abstract=""), row("N4", "", "")))
+    texts = news.texts(["title"], ["abstract"])
+    pairs = [("A title", "An abstract"), ("An abstract",) * 2, ("A title",) * 2, ("sports golf",) * 2]
+    assert list(zip(texts[::2], texts[1::2], strict=True)) == pairs
+    assert caplog.messages == ["1 articles have an empty title and abstract; their category stands in"]
+
+
 def test_the_category_stands_in_for_an_empty_text_with_a_warning(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     news = News.read(write(path, row("N1", "", " "), row("N2"), (*row("N3", "", "", "")[:2], "", "", *row("N3")[4:])))
@@ -110,7 +120,8 @@ def test_valid_rows_are_read_back_whatever_their_order(
 @given(rows=ROWS)
 def test_no_text_is_ever_blank(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]]) -> None:
     news = News.read(write(tmp_path_factory.getbasetemp() / "news.tsv", *rows))
-    assert all(text.strip() for text in news.texts(["title", "abstract"]))
+    texts = [*news.texts(["title", "abstract"]), *news.texts(["title"], ["abstract"])]
+    assert all(text.strip() for text in texts)
 
 
 @settings(deadline=None)
@@ -124,3 +135,16 @@ def test_any_bytes_are_news_or_bad_data(tmp_path_factory: pytest.TempPathFactory
         assert str(error).startswith(f"{path}:")  # noqa: PT017 - either outcome is right
     else:
         assert news.frame.columns == list(COLUMNS)
+
+
+def test_nothing_is_sent_to_a_provider_before_the_last_line_was_checked(tmp_path: Path) -> None:
+    house = House.build(tmp_path / "house")
+    with house.news("dev").open("a", encoding="utf-8") as file:
+        file.write("N1\ta line without its other columns\n")
+    last = len(house.news("dev").read_text(encoding="utf-8").splitlines())
+    with OpenAIServer() as server:
+        outcome = house.run("stages.embed", OPENAI_BASE_URL=server.url, OPENAI_API_KEY="sk-test")
+        assert server.requests == 0
+    assert outcome.code == 3
+    assert outcome.text.startswith(f"ERROR: data/tiny/dev/news.tsv:{last}: 2 tab-separated columns, expected 8 (id,")
+    assert not house.embeddings.exists()

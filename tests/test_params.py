@@ -15,7 +15,7 @@ from newsfuse.plugin import Encoder, Fusion, UserEncoder
 ROOT = Path(__file__).parent.parent
 LIGHT = {"llm": True, "category": True, "gnn": False}
 """Encoders that load in no time."""
-FUSIONS = "Known: attention, concat, gate, mean"
+FUSIONS = "Known: attention, concat, gate, late, mean"
 
 Load = Callable[..., Params]
 
@@ -29,10 +29,11 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def load_with(project: Path) -> Load:
-    """The shipped params.yaml with some values changed (a__b is b in section a), loaded."""
+    """The shipped params.yaml with light plugins and some values changed (a__b is b in section a)."""
 
     def change(**changes: Any) -> Params:  # noqa: ANN401 - whatever YAML holds
-        values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")) | {"encoders": LIGHT.copy()}
+        values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        values |= {"encoders": LIGHT.copy(), "user_encoder": "attention"}
         for path, value in changes.items():
             *sections, key = path.split("__")
             section = values
@@ -59,7 +60,7 @@ def mistake(load_with: Load, **changes: object) -> str:
 
 def test_the_shipped_file_is_valid() -> None:
     params, _ = load(ROOT)
-    assert (params.dataset, params.fusion, params.embed.provider) == ("tiny", "attention", "lsa")
+    assert (params.dataset, params.fusion, params.embed.provider) == ("tiny", "late", "lsa")
 
 
 def test_a_misspelt_fusion_is_told_with_the_nearest_and_all_known_names(load_with: Load) -> None:

@@ -76,7 +76,7 @@ def test_texts_of_an_open_job_are_not_to_be_paid_again(house: House, monkeypatch
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     params, registry = load(Path())
     seller, files = Seller.of(params, registry), [house.news("train"), house.news("dev")]
-    order = Order.of(News.read(*files), params.embed.fields, seller, files)
+    order = Order.of(News.read(*files), params.embed.texts, seller, files)
     house.ledger.parent.mkdir()
     with Ledger.writing(house.ledger) as ledger:
         ledger.refer(ledger.sent(seller.space, order.lot.keys[:7], 70, status=HANDING_IN, reference="token"), "batch_7")

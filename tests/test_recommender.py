@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from small import BARE, UNMENTIONED, WIDTH, behave, plugins, world
+from small import BARE, EARLY, UNMENTIONED, WIDTH, behave, plugins, world
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,7 +14,7 @@ from newsfuse import Encoder, Fusion, Inputs, Need, UserEncoder, Vocabulary
 from newsfuse.assembly import Architecture
 from newsfuse.batches import Batch, Clicks
 from newsfuse.errors import PluginError
-from newsfuse.recommender import SCALE, Recommender
+from newsfuse.recommender import SCALE, Dropout, Recommender
 from newsfuse.registry import Registry
 
 ALL = torch.arange(12)
@@ -61,7 +61,7 @@ def test_other_views_change_the_untrained_ranking_little() -> None:
     assert np.corrcoef(alone.flatten(), fused.flatten())[0, 1] > 0.95
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", sorted({*FUSIONS} - {"late"}))
 @torch.inference_mode()
 def test_the_untrained_fusion_is_a_weighted_sum_of_views(fusion: str) -> None:
     """By the priors, 0.1 for id and 1 for llm; the plain mean has no say in it."""
@@ -70,6 +70,15 @@ def test_the_untrained_fusion_is_a_weighted_sum_of_views(fusion: str) -> None:
     shares = torch.tensor([1.0, 1.0] if fusion == "mean" else [0.1, 1.0])
     expected = functional.normalize((shares[:, None] * views).sum(dim=1), dim=1)
     torch.testing.assert_close(model.fuse(views), expected)
+
+
+@torch.inference_mode()
+def test_the_late_fusion_compares_each_view_with_itself_alone() -> None:
+    model = recommender("id", "llm", fusion="late").eval()
+    some = ALL[ALL != BARE]
+    views, fused = model.views(some), model.articles(some)
+    of_each = torch.einsum("avd,bvd->vab", views, views)
+    torch.testing.assert_close(fused @ fused.T, (0.1 * of_each[0] + of_each[1]) / 1.1)
 
 
 # --- users
@@ -155,10 +164,42 @@ def test_an_article_that_says_nothing_has_a_score_and_harmless_gradients(fusion:
     assert max(norms.values()) < 1e3, norms
 
 
+# --- what everybody likes
+
+
+@pytest.mark.parametrize("fusion", ["attention", "late"])
+@torch.inference_mode()
+def test_what_everybody_likes_scores_higher_for_every_user(fusion: str) -> None:
+    """Users without a click included; nothing is liked by everybody before training."""
+    model = recommender("id", "llm", fusion=fusion).eval()
+    before, history = model(ALL, HISTORY, CLICKED, CANDIDATES), CLICKED & torch.tensor([[True], [True], [False]])
+    liked = model.articles(ALL)
+    model.everyone.copy_(liked[5])
+    gain = model(ALL, HISTORY, CLICKED, CANDIDATES) - before
+    torch.testing.assert_close(gain, SCALE * liked[CANDIDATES] @ liked[5])
+    newcomer = model(ALL, HISTORY, history, CANDIDATES)[2]
+    torch.testing.assert_close(newcomer, SCALE * liked[CANDIDATES[2]] @ (model.newcomer + liked[5]))
+
+
+def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    values = torch.ones(403, 7, 101)
+    dropped = Dropout(0.2)(values)
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.2, abs=0.004)
+    assert dropped.unique().tolist() == pytest.approx([0, 1.25])
+    assert (dropped == 0).float().flatten()[: 403 * 700].view(-1, 4).mean(dim=0).tolist() == pytest.approx(
+        [0.2] * 4, abs=0.01
+    )
+    assert torch.equal(Dropout(0.2).eval()(values), values)
+    assert torch.equal(Dropout(0.0)(values), values)
+
+
 # --- weights
 
 
-@pytest.mark.parametrize(("fusion", "shares"), [("concat", False), ("attention", True), ("gate", True), ("mean", True)])
+@pytest.mark.parametrize(
+    ("fusion", "shares"), [("concat", False), *((name, True) for name in FUSIONS if name != "concat")]
+)
 def test_weights_are_those_of_the_fusion_if_it_has_any(fusion: str, shares: bool) -> None:  # noqa: FBT001 - a column of the table
     model = recommender("id", "llm", fusion=fusion)
     weights = model.weights(model.views(ALL))
@@ -241,22 +282,29 @@ def test_a_failing_build_is_blamed_on_the_plugin() -> None:
 # --- single encoders
 
 
-def llm(dim: int) -> nn.Module:
-    return cast("nn.Module", part(Encoder, "llm", world().train, dim))
+RANKS = [0, 3]
+"""Of the correction that llm learns: a full matrix, and an adapter."""
 
 
+def llm(dim: int, rank: int, inputs: Inputs | None = None) -> nn.Module:
+    plugin = plugins().load(Encoder, "llm")
+    return plugin.build(inputs or world().train, dim, plugin.params.model_validate({"rank": rank}))
+
+
+@pytest.mark.parametrize("rank", RANKS)
 @pytest.mark.parametrize("dim", [WIDTH, WIDTH + 4])
 @torch.inference_mode()
-def test_llm_starts_as_the_identity_where_there_is_room(dim: int) -> None:
+def test_llm_starts_as_the_identity_where_there_is_room(dim: int, rank: int) -> None:
     expected = functional.pad(vectors(ALL.tolist()), (0, dim - WIDTH))
-    torch.testing.assert_close(llm(dim)(ALL), expected)
+    torch.testing.assert_close(llm(dim, rank)(ALL), expected)
 
 
+@pytest.mark.parametrize("rank", RANKS)
 @torch.inference_mode()
-def test_llm_starts_as_the_directions_that_keep_dot_products_best() -> None:
+def test_llm_starts_as_the_directions_that_keep_dot_products_best(rank: int) -> None:
     """As good as the rank-k approximation of the Gram matrix that an SVD gives, which nothing beats."""
     k, table = 5, vectors(ALL.tolist())
-    found, gram = llm(k)(ALL), table @ table.T
+    found, gram = llm(k, rank)(ALL), table @ table.T
     u, s, v = torch.linalg.svd(table)
     assert u.shape == (12, 12)
     best = table @ v[:k].T
@@ -264,11 +312,22 @@ def test_llm_starts_as_the_directions_that_keep_dot_products_best() -> None:
     assert (gram - found @ found.T).norm() == pytest.approx((s[k:] ** 2).norm().item(), rel=1e-3)
 
 
-def test_llm_does_not_train_the_table() -> None:
-    module = llm(WIDTH)
-    module(ALL).sum().backward()
-    assert [name for name, _ in module.named_parameters()] == ["project.weight"]
-    assert list(module.state_dict()) == ["project.weight"]
+@pytest.mark.parametrize("rank", RANKS)
+def test_llm_does_not_train_the_table(rank: int) -> None:
+    module = llm(5, rank)
+    learned = ["down.bias", "down.weight", "up.weight"] if rank else ["project.weight"]
+    assert sorted(name for name, _ in module.named_parameters()) == learned
+    assert sorted(module.state_dict()) == sorted([*learned, *(["directions"] if rank else [])])
+
+
+@pytest.mark.parametrize("rank", RANKS)
+@torch.inference_mode()
+def test_llm_gives_an_article_the_same_vector_whatever_others_there_are(rank: int) -> None:
+    """Training and evaluation have different tables, whose principal directions differ."""
+    trained, later = llm(5, rank), llm(5, rank, world().later)
+    assert not torch.allclose(trained(ALL), later(torch.tensor(EARLY)), atol=1e-3)
+    later.load_state_dict(trained.state_dict())
+    torch.testing.assert_close(later(torch.tensor(EARLY)), trained(ALL))
 
 
 def test_id_gives_unseen_articles_the_unknown_row() -> None:

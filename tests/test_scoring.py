@@ -13,7 +13,7 @@ from newsfuse.assembly import Architecture
 from newsfuse.errors import PluginError
 from newsfuse.plugin import Encoder
 from newsfuse.recommender import Recommender
-from newsfuse.scoring import score
+from newsfuse.scoring import Scorer, score
 
 MOST = 3
 """Clicks of a history that are read."""
@@ -61,7 +61,8 @@ def test_scores_equal_those_of_a_loop_over_impressions(encoders: list[str]) -> N
 def test_how_much_is_scored_at_once_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     model = recommender()
     at_once = score(model, behave(*IMPRESSIONS), MOST).candidates
-    monkeypatch.setattr(scoring, "HISTORIES", 2)
+    monkeypatch.setattr(scoring, "ARTICLES", 4)
+    monkeypatch.setattr(scoring, "CLICKS", 4)
     monkeypatch.setattr(scoring, "PAIRS", 3)
     np.testing.assert_allclose(score(model, behave(*IMPRESSIONS), MOST).candidates, at_once, rtol=1e-5)
 
@@ -86,6 +87,48 @@ def test_users_without_any_history_are_scored(shown: list[tuple[int, int]]) -> N
     behaviors = behave(([], shown), ([], shown))
     found = score(recommender("id", "llm"), behaviors, MOST).candidates
     assert (np.isnan(found) == (behaviors.candidate_news < 0)).all()
+
+
+def test_impressions_of_unknown_articles_alone_have_no_scores() -> None:
+    found = score(recommender("id", "llm"), behave(([], [(-1, 1), (-1, 0)])), MOST)
+    assert np.isnan(found.candidates).all()
+
+
+def test_a_scorer_encodes_articles_once_for_any_impressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = recommender("id", "llm"), []
+    views = model.views
+
+    def counted(news: torch.Tensor) -> torch.Tensor:
+        asked.append(len(news))
+        return views(news)
+
+    monkeypatch.setattr(model, "views", counted)
+    scorer = Scorer.of(model, np.arange(12), MOST, shown=np.zeros(0, np.int64))
+    parts = [scorer.candidates(behave(impression)) for impression in IMPRESSIONS]
+    assert asked == [12]
+    np.testing.assert_allclose(np.concatenate(parts), one_by_one(recommender("id", "llm"), IMPRESSIONS), atol=1e-5)
+
+
+def test_a_user_encoder_sees_zeros_where_there_is_no_click(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = recommender()
+    users, cells = model.users, []
+
+    def seen(history: torch.Tensor, clicked: torch.Tensor) -> torch.Tensor:
+        cells.append((history[~clicked], history[clicked]))
+        return users(history, clicked)
+
+    monkeypatch.setattr(model, "users", seen)
+    score(model, behave(*IMPRESSIONS), MOST)
+    assert sum(len(without) for without, _ in cells) > 0
+    assert all((without == 0).all() and within.any(dim=1).all() for without, within in cells)
+
+
+def test_histories_of_like_length_are_encoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "CLICKS", 12)
+    counts = np.array([1, 5, 0, 6, 6, 2, 1, 12, 30])
+    groups = [counts[part].tolist() for part in scoring.alike(counts)]
+    assert groups == [[30], [12], [6, 6], [5, 2], [1, 1, 0]]
+    assert sorted(np.concatenate(list(scoring.alike(counts))).tolist()) == list(range(9))
 
 
 def test_only_the_latest_clicks_are_read() -> None:

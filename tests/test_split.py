@@ -27,6 +27,15 @@ def test_a_day_is_a_calendar_day_not_24_hours() -> None:
     assert is_validation(at(DAY - 1, DAY)).tolist() == [False, True]
 
 
+def test_a_last_day_of_a_few_impressions_takes_the_day_before_it_along() -> None:
+    times = at(*range(80), *(2 * DAY + second for second in range(15)), *(3 * DAY + second for second in range(5)))
+    assert is_validation(times).tolist() == [False] * 80 + [True] * 20
+
+
+def test_the_first_day_is_never_for_validation() -> None:
+    assert is_validation(at(*range(99), DAY)).tolist() == [False] * 99 + [True]
+
+
 def test_of_a_single_day_the_latest_tenth_validates() -> None:
     order = np.random.default_rng(0).permutation(1000)
     late = is_validation(at(*order.tolist()))

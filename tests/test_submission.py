@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import polars as pl
@@ -10,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from newsfuse import csr, submission
+from newsfuse.errors import DataError
 from newsfuse.ranking import ranks
-from newsfuse.submission import write_predictions
+from newsfuse.submission import write_predictions, write_zip
 
 
 def read(path: Path) -> list[tuple[str, list[int]]]:
@@ -87,6 +89,29 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     with pytest.raises(OSError, match="No space left"):
         write_predictions(path, ["1"], np.array([1]), np.array([0, 1]))
     assert [(each.name, each.read_text(encoding="utf-8")) for each in tmp_path.iterdir()] == [("prediction.txt", "old")]
+
+
+def test_an_archive_of_the_same_text_has_the_same_bytes_with_no_time_in_them(tmp_path: Path) -> None:
+    for name in ("one.zip", "two.zip"):
+        write_zip(tmp_path / name, [b"1 [1,2]\n", b"2 [1]\n"], lambda _: None)
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    with ZipFile(tmp_path / "one.zip") as archive:
+        assert archive.read("prediction.txt") == b"1 [1,2]\n2 [1]\n"
+        assert archive.getinfo("prediction.txt").date_time == (1980, 1, 1, 0, 0, 0)
+        assert archive.testzip() is None
+
+
+def test_an_archive_that_the_check_refuses_is_never_there(tmp_path: Path) -> None:
+    (tmp_path / "p.zip").write_bytes(b"old")
+
+    def refuse(draft: Path) -> None:
+        assert draft.exists()
+        message = "no"
+        raise DataError(message)
+
+    with pytest.raises(DataError):
+        write_zip(tmp_path / "p.zip", [b"1 [1]\n"], refuse)
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("p.zip", b"old")]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device is Linux's")

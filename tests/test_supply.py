@@ -191,7 +191,7 @@ class Usage(NamedTuple):
 def test_a_disk_too_full_is_found_before_the_first_request(
     half: Path, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
-    needed = 2 * 5 * (4 * DIMENSIONS + ROW_BYTES)
+    needed = 2 * 5 * (4 * DIMENSIONS + ROW_BYTES) + 6 * 5 * 32768
     asked: list[Path] = []
 
     def disk_usage(folder: Path) -> Usage:
@@ -203,7 +203,7 @@ def test_a_disk_too_full_is_found_before_the_first_request(
     if spare < 0:
         message = refused(StorageError, lambda: supplied(half, shop))
         assert message == (
-            f"{half.parent}: 0.0 MB are free, 0.0 MB are needed; nothing was paid. "
+            f"{half.parent}: 1.0 MB are free, 1.0 MB are needed; nothing was paid. "
             "Free some space, or put the ledger elsewhere: export NEWSFUSE_LEDGER=..."
         )
         assert shop.requests == []

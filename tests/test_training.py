@@ -1,5 +1,6 @@
 """Training: it learns what is there to learn, keeps the best epoch, and repeats itself."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from safetensors.torch import save
 from small import behave, plugins
 from test_recommender import broken
 from torch import Tensor
+from torch.nn import functional
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from newsfuse import Inputs, Need, Vocabulary
+from newsfuse import training as training_module
 from newsfuse.assembly import Architecture
 from newsfuse.behaviors import Behaviors
 from newsfuse.errors import NewsfuseError, PluginError
@@ -21,10 +25,22 @@ from newsfuse.ranking import ranking
 from newsfuse.recommender import Recommender
 from newsfuse.scoring import score
 from newsfuse.split import split
-from newsfuse.training import Epoch, Fit, Trainer
+from newsfuse.training import Epoch, Fit, Trainer, cross_entropy
 
 ARTICLES, WIDTH, HISTORY = 120, 8, 4
-SETTINGS = Train(epochs=4, batch_size=16, lr=0.02, weight_decay=0.0, negatives=3, clip_norm=1.0, patience=4)
+SETTINGS = Train(
+    pretrain_epochs=0,
+    pretrain_negatives=5,
+    epochs=4,
+    batch_size=16,
+    lr=0.02,
+    weight_decay=0.0,
+    negatives=3,
+    label_smoothing=0.0,
+    clip_norm=1.0,
+    patience=4,
+    precision="float32",
+)
 
 
 def planted(impressions: int, seed: int, *, against: bool = False) -> Behaviors:
@@ -125,6 +141,96 @@ def test_fits_are_means_over_clicks() -> None:
     assert found.accuracy == pytest.approx((rest < clicked).all(axis=1).mean())
 
 
+def test_a_click_counts_as_much_as_the_cross_entropy_of_the_articles_that_were_shown() -> None:
+    scores = torch.tensor([[2.0, 1.0, 0.0], [0.5, 1.0, float("-inf")]])
+    expected = [
+        functional.cross_entropy(row[None], torch.tensor([0]), label_smoothing=0.1)
+        for row in (scores[0], scores[1, :2])
+    ]
+    assert cross_entropy(scores, 0.1).item() == pytest.approx(sum(each.item() for each in expected) / 2)
+    assert cross_entropy(scores, 0.0).item() == pytest.approx(
+        functional.cross_entropy(scores, torch.zeros(2, dtype=torch.int64)).item()
+    )
+
+
+def test_articles_that_were_not_shown_have_no_gradient() -> None:
+    scores = torch.tensor([[0.5, 1.0, float("-inf")]], requires_grad=True)
+    cross_entropy(scores, 0.3).backward()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
+    assert scores.grad[0, 2] == 0
+
+
+def test_smoothed_labels_keep_scores_closer_together() -> None:
+    """The reported loss is the plain one, whatever is trained with."""
+    sharp, smooth = (trained_epochs(label_smoothing=share)[-1].validation.loss for share in (0.0, 0.5))
+    assert smooth > 1.2 * sharp
+
+
+def trained_epochs(**settings: Any) -> list[Epoch]:  # noqa: ANN401 - of Train
+    reported = list[Epoch]()
+    trainer(recommender(), **settings).fit(reported.append)
+    return reported
+
+
+# --- pre-training
+
+
+def test_histories_alone_teach_what_users_like() -> None:
+    """All clicks of a history have one sign; what was clicked in impressions is not looked at."""
+    model, reported = recommender(), list[Epoch]()
+    lessons = replace(planted(200, 1, against=True), users=np.arange(200, dtype=np.int32))
+    settings = SETTINGS.model_copy(update={"pretrain_epochs": 4, "epochs": 0})
+    best = Trainer(model, lessons, planted(60, 2), settings, history=HISTORY, seed=0).fit(reported.append)
+    assert [epoch.course for epoch in reported] == ["", *["histories"] * 4]
+    assert [epoch.number for epoch in reported] == list(range(5))
+    assert best.validation_auc > reported[0].validation_auc + 0.1
+    assert best.validation_auc > 0.9
+
+
+def test_impressions_follow_the_histories_with_a_learning_rate_of_their_own() -> None:
+    reported = trained_epochs(pretrain_epochs=2, epochs=2)
+    assert [epoch.course for epoch in reported] == ["", "histories", "histories", "impressions", "impressions"]
+    assert [epoch.learning_rate for epoch in reported] == pytest.approx([0.02, 0.01, 0, 0.01, 0], abs=1e-9)
+
+
+def test_pre_training_that_hurts_is_undone_before_the_impressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then training begins where it would begin without."""
+    model = recommender()
+    training, log = trainer(model, pretrain_epochs=2, epochs=1), Log(model)
+    scripted(training, monkeypatch, 0.6, 0.5, 0.5, 0.4)
+    starts: dict[torch.optim.Optimizer, bytes] = {}
+
+    def remember(optimiser: torch.optim.Optimizer, *_: object) -> None:
+        starts.setdefault(optimiser, weights(model))
+
+    hook = register_optimizer_step_pre_hook(remember)
+    try:
+        assert training.fit(log).number == 0
+    finally:
+        hook.remove()
+    assert list(starts.values()) == [log.weights[0]] * 2
+    assert log.weights[2] != log.weights[0]
+
+
+def test_patience_counts_anew_for_the_impressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = trainer(recommender(), pretrain_epochs=3, epochs=3, patience=2)
+    asked = scripted(training, monkeypatch, *[0.6, 0.5, 0.5, 0.5, 0.5, 0.9])
+    reported = list[Epoch]()
+    training.fit(reported.append)
+    assert asked == [0, 1, 2, 3, 4]
+    assert [epoch.course for epoch in reported] == ["", "histories", "histories", "impressions", "impressions"]
+
+
+def test_nothing_to_pre_train_on_is_told_and_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    lessons = behave(([0], [(1, 1), (2, 0)]), ([], [(4, 0), (5, 1)]))
+    settings = SETTINGS.model_copy(update={"pretrain_epochs": 2, "epochs": 1})
+    reported = list[Epoch]()
+    Trainer(recommender(), lessons, small_clicks(), settings, history=HISTORY, seed=0).fit(reported.append)
+    assert "nothing to pre-train on: no user comes with a history of two clicks" in caplog.text
+    assert [epoch.course for epoch in reported] == ["", "impressions"]
+
+
 # --- the best epoch
 
 
@@ -132,9 +238,9 @@ def scripted(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, *aucs: float) ->
     """Make `trainer` see these validation AUCs, whatever the model does; the epochs that it asks about."""
     asked: list[int] = []
 
-    def validate(number: int, train: Fit | None, speed: float) -> Epoch:
+    def validate(number: int, course: str, train: Fit | None, *, rate: float, speed: float) -> Epoch:
         asked.append(number)
-        return Epoch(number, train, Fit(0, 0, 0), aucs[number], 0, speed, {})
+        return Epoch(number, course, train, Fit(0, 0, 0), aucs[number], rate, speed, {})
 
     monkeypatch.setattr(trainer, "_validate", validate)
     return asked
@@ -187,7 +293,7 @@ def test_without_epochs_the_model_stays_as_it_is() -> None:
     untrained, reported = weights(model), list[Epoch]()
     best = trainer(model, epochs=0).fit(reported.append)
     assert reported == [best]
-    assert (best.number, best.train, best.impressions_per_s) == (0, None, 0)
+    assert (best.number, best.train, best.clicks_per_s) == (0, None, 0)
     assert weights(model) == untrained
 
 
@@ -234,12 +340,53 @@ def test_validation_does_not_disturb_the_order_of_training() -> None:
 
 
 def test_validation_never_contains_training_impressions() -> None:
-    behaviors = planted(100, 0)  # an hour apart: five days
+    behaviors = planted(100, 0)  # an hour apart: four days, and four hours of a fifth
     lessons, validation = split(behaviors)
     assert set(lessons.impressions).isdisjoint(validation.impressions)
     assert {*lessons.impressions, *validation.impressions} == set(behaviors.impressions)
     assert lessons.times.max() < validation.times.min()
-    assert len(validation) == 4
+    assert len(validation) == 28
+
+
+# --- speed changes no result
+
+
+def test_gradients_of_single_rows_train_as_those_of_whole_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against torch's own clipping and a table of zeros at each step; the id of an article is in a table."""
+    results = []
+    for plain in (False, True):
+        model = recommender("id", "llm")
+        if plain:
+            monkeypatch.setattr(training_module, "Gradients", TorchGradients)
+        trainer(model, epochs=2, clip_norm=0.5, weight_decay=0.1).fit(lambda _: None)
+        results.append(model.state_dict())
+    torch.testing.assert_close(*results, rtol=0, atol=1e-3)  # a single step is .02
+
+
+class TorchGradients:
+    def __init__(self, model: Recommender) -> None:
+        self.model = model
+
+    def clip(self, most: float) -> None:
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), most)
+
+
+def test_bfloat16_ranks_as_well_as_float32() -> None:
+    models, best = {}, {}
+    for precision in ("float32", "bfloat16"):
+        models[precision] = recommender()
+        best[precision] = trainer(models[precision], precision=precision).fit(lambda _: None)
+    assert best["bfloat16"].validation_auc == pytest.approx(best["float32"].validation_auc, abs=0.01)
+    assert weights(models["float32"]) != weights(models["bfloat16"])
+    assert all(each.dtype == torch.float32 for each in models["bfloat16"].parameters())
+
+
+def test_training_that_fails_leaves_no_thread() -> None:
+    before, model = threading.active_count(), recommender()
+    model.register_forward_hook(lambda _module, _inputs, scores: scores * float("nan"))
+    with pytest.raises(NewsfuseError):
+        trainer(model).fit(lambda _: None)
+    assert threading.active_count() == before
 
 
 # --- mishaps
@@ -293,8 +440,10 @@ def test_gradients_are_clipped() -> None:
         gradients: list[Tensor] = [each.grad.flatten() for group in optimiser.param_groups for each in group["params"]]
         seen.append(torch.cat(gradients).norm().item())
 
-    training = trainer(recommender(), clip_norm=0.01, epochs=1)
-    training.optimiser.register_step_pre_hook(norm)
-    training.fit(lambda _: None)
+    hook = register_optimizer_step_pre_hook(norm)
+    try:
+        trainer(recommender(), clip_norm=0.01, epochs=1).fit(lambda _: None)
+    finally:
+        hook.remove()
     assert seen
     assert max(seen) <= 0.01 * 1.001

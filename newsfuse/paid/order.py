@@ -19,31 +19,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Order:
-    """The text of every article: many articles may share one."""
+    """The texts of every article, one or one for each view: many articles may share one."""
 
     lot: Lot
     rows: np.ndarray
-    """int64 (articles,): which text of the lot is the article's own."""
+    """int64 (articles * views,): which texts of the lot are the article's own, those of an article side by side."""
+    views: int
 
     @classmethod
-    def of(cls, news: News, fields: Sequence[str], seller: Seller, files: Sequence[Path]) -> "Order":
+    def of(cls, news: News, views: Sequence[Sequence[str]], seller: Seller, files: Sequence[Path]) -> "Order":
         """The texts of all articles, cut where the service reads no further; `files` are where `news` was read from."""
-        texts = pl.Series(news.texts(fields), dtype=pl.String)
+        texts = pl.Series(news.texts(*views), dtype=pl.String)
         most = seller.service.max_text_bytes
         long = (texts.str.len_bytes() > most).arg_true()
         if len(long):
             told = "%d of %d texts are longer than %d bytes and are cut there, first %s"
-            log.warning(told, len(long), len(texts), most, _place(news.ids[int(long[0])], files))
+            log.warning(told, len(long), len(texts), most, _place(news.ids[int(long[0]) // len(views)], files))
             texts = texts.scatter(long, [shortened(text, most) for text in texts.gather(long)])
         distinct = Words.of(texts)
         rows = distinct.numbers(texts) - 1
-        owners = news.ids.gather(np.unique(rows, return_index=True)[1])
+        owners = news.ids.gather(np.unique(rows, return_index=True)[1] // len(views))
         words = distinct.words.to_list()
-        return cls(Lot(words, seller.space.keys(words), lambda text: _place(owners[text], files)), rows)
+        return cls(Lot(words, seller.space.keys(words), lambda text: _place(owners[text], files)), rows, len(views))
 
     @property
     def keys(self) -> list[bytes]:
-        """The key of each article's text."""
+        """The key of each text, in the order of `rows`."""
         return [self.lot.keys[row] for row in self.rows]
 
 

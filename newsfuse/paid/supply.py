@@ -12,7 +12,7 @@ from newsfuse.environment import Environment
 from newsfuse.errors import AuthenticationError, StorageError
 from newsfuse.paid.budget import Budget
 from newsfuse.paid.jobs import Haul, Jobs, divided, on_order
-from newsfuse.paid.ledger import Ledger
+from newsfuse.paid.ledger import PAGE_BYTES, Ledger
 from newsfuse.paid.lot import Lot
 from newsfuse.paid.payer import Employer, sole_payer
 from newsfuse.paid.purchase import Purchase
@@ -23,6 +23,8 @@ from newsfuse.service import Connection, Desk
 
 ROW_BYTES = 256
 """Of a ledger's row beside its vector, generously."""
+PAGES_PER_TEXT, MOST_PAGES = 6, 1000
+"""SQLite writes whole pages, to the log and to several trees: a few texts need more room than they are long."""
 log = logging.getLogger(__name__)
 
 
@@ -97,6 +99,7 @@ def _connected(seller: Seller, missing: Lot, budget: Budget) -> Iterator[Connect
 
 def _require_disk(path: Path, missing: Lot, dimensions: int) -> None:
     needed = 2 * len(missing) * (4 * dimensions + ROW_BYTES)  # in the log, then in the file
+    needed += min(MOST_PAGES, PAGES_PER_TEXT * len(missing)) * PAGE_BYTES
     if (free := shutil.disk_usage(path.parent).free) < needed:
         found = f"{path.parent}: {free / 1e6:,.1f} MB are free, {needed / 1e6:,.1f} MB are needed; nothing was paid"
         message = f"{found}. Free some space, or put the ledger elsewhere: export NEWSFUSE_LEDGER=..."

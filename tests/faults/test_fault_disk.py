@@ -116,7 +116,7 @@ def test_a_disk_that_fills_up_under_the_ledger_stops_the_run_before_the_next_pay
     ledgers_disk.fill()  # again: the log of a run that has ended is given back
     full = buyer.embed()
     assert full.code == 8
-    assert f"ERROR: {buyer.ledger.parent}: 0.0 MB are free, 0.0 MB are needed; nothing was paid" in full.text
+    assert f"ERROR: {buyer.ledger.parent}: 0.0 MB are free, 1.8 MB are needed; nothing was paid" in full.text
     assert server.requests == 2
     ledgers_disk.free()
     assert buyer.embed().code == 0

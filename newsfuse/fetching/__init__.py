@@ -1,0 +1,1 @@
+"""Archives of public data sets: fetched over a bad line, verified, unpacked within limits, laid out as a data set."""

@@ -1,0 +1,15 @@
+"""Where a project keeps what is neither code nor data: beside the DVC project, shared by its experiments."""
+
+import os
+from pathlib import Path
+
+
+def project_root() -> Path | None:
+    """The root of the DVC project that the current folder is in, None where there is none.
+
+    DVC sets DVC_ROOT for its stages: in an experiment's copy of the project it is the project that was copied.
+    """
+    if root := os.environ.get("DVC_ROOT"):
+        return Path(root)
+    here = Path.cwd()
+    return next((each for each in (here, *here.parents) if (each / ".dvc").is_dir()), None)
