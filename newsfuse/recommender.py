@@ -77,9 +77,13 @@ class Recommender(nn.Module):
 
     def forward(self, news: Tensor, history: Tensor, clicked: Tensor, candidates: Tensor) -> Tensor:
         """Rows of the batch's distinct articles (M,); positions in them (B, H) and (B, C) -> scores (B, C)"""
-        articles = self.articles(news)
-        users = self.users(articles[history] * clicked.unsqueeze(-1), clicked)
-        return self.score(users.unsqueeze(1), articles[candidates])
+        return self.match(self.articles(news), history, clicked, candidates)
+
+    def match(self, articles: Tensor, history: Tensor, clicked: Tensor, candidates: Tensor) -> Tensor:
+        """The same of articles that are encoded already (M, W)."""
+        users = self.users(articles[history], clicked)
+        # a product of matrices: the elementwise one would be written to memory, and its gradient as well
+        return self.log_scale.exp() * torch.bmm(articles[candidates], users.unsqueeze(2)).squeeze(2)
 
     def score(self, users: Tensor, articles: Tensor) -> Tensor:
         """(..., W), (..., W) -> (...)"""
@@ -122,7 +126,8 @@ def _unit(vectors: Tensor) -> Tensor:
     """(M, D) -> (M, D), length 1; zeros, which point nowhere, stay zeros and pass on no gradient."""
     # F.normalize's gradient at zero is 1e12 times that of others: one such article would drown a batch
     lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    return vectors / lengths.masked_fill(lengths == 0, float("inf"))
+    # times the reciprocal: of a division two more tables would be made for the gradient
+    return vectors * lengths.masked_fill(lengths == 0, float("inf")).reciprocal()
 
 
 def _shaped(output: Tensor, shape: Sequence[int]) -> Tensor:

@@ -86,6 +86,10 @@ class Scorer:
             raise PluginError(message)
         return scores
 
+    def vectors(self, news: Tensor) -> Tensor:
+        """Article rows (M,) -> their vectors (M, D)"""
+        return self.articles[self._moved(self.place[news.cpu().numpy()])]
+
     def _users(self, behaviors: Behaviors) -> tuple[Tensor, np.ndarray]:
         """A vector for each distinct history (h, D), and which of them each impression has (n,)."""
         histories, user_of = np.unique(behaviors.history, return_inverse=True)

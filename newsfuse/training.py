@@ -21,7 +21,7 @@ from newsfuse.errors import DataError, NewsfuseError
 from newsfuse.params import Train
 from newsfuse.ranking import ranking, unknown_last
 from newsfuse.recommender import Recommender
-from newsfuse.scoring import score
+from newsfuse.scoring import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -218,18 +218,22 @@ class Trainer:
         return scores.float().masked_fill(~batch.shown, float("-inf"))
 
     def _validate(self, number: int, course: str, train: Fit | None, *, rate: float, speed: float) -> Epoch:
-        scored = score(self.model, self.unseen, self.history)
-        auc = ranking(unknown_last(scored.candidates), self.unseen.labels, self.unseen.candidate_offsets).means()["auc"]
-        return Epoch(number, course, train, self._validation_fit(), auc, rate, speed, scored.weights)
+        scorer = Scorer.of(self.model, self.unseen.mentioned(), self.history, shown=self.unseen.candidate_news)
+        scores = unknown_last(scorer.candidates(self.unseen))
+        auc = ranking(scores, self.unseen.labels, self.unseen.candidate_offsets).means()["auc"]
+        return Epoch(number, course, train, self._validation_fit(scorer), auc, rate, speed, scorer.weights)
 
     @torch.inference_mode()
-    def _validation_fit(self) -> Fit:
-        self.model.eval()
+    def _validation_fit(self, scorer: Scorer) -> Fit:
+        """By articles that are encoded once: batch by batch, a graph encoder would read most of its graph each time."""
         rng = np.random.default_rng(VALIDATION_SEED)
         batches = self.validation.batches(
             self.settings.batch_size, negatives=self.settings.negatives, history=self.history, rng=rng
         )
-        sums = sum((_sums(self._scores(batch)) for batch in batches), torch.zeros(3, dtype=torch.double))
+        sums = torch.zeros(3, dtype=torch.double)
+        for batch in (each.to(self.device) for each in batches):
+            scores = self.model.match(scorer.vectors(batch.news), batch.history, batch.clicked, batch.candidates)
+            sums += _sums(scores.masked_fill(~batch.shown, float("-inf")))
         return Fit(*(sums / max(1, len(self.validation))).tolist())
 
     def _copy(self) -> dict[str, Tensor]:

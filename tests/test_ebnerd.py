@@ -412,8 +412,9 @@ def test_below_the_root_of_a_project_nothing_is_written(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     Bundle(behaviors=[shown(row, 5, [1, 2], [1]) for row in range(500)]).write(tmp_path / "bundle")
-    limited = f"ulimit -f 8; exec {sys.executable} -m newsfuse.cli import ebnerd bundle"
-    done = subprocess.run(["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True, check=False)
+    words = [sys.executable, "-m", "newsfuse.cli", "import", "ebnerd", "bundle"]
+    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "limited", *words]
+    done = subprocess.run(limited, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == StorageError.exit_code, done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "data").iterdir())

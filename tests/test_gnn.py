@@ -101,6 +101,17 @@ def test_options_out_of_range_are_refused(wrong: dict[str, object]) -> None:
         gnn.GnnOptions(**wrong)
 
 
+@pytest.mark.parametrize("width", [3, DIM, 64, None])
+def test_nodes_have_the_width_that_is_asked_for_and_zeros_fill_the_rest(width: int | None) -> None:
+    encoder, inside = make(width=width), min(width or DIM, DIM)
+    vectors = encoded(encoder)
+    assert vectors.shape == (N, DIM)
+    assert vectors[:, :inside].any(dim=0).all()
+    assert not vectors[:, inside:].any()
+    assert {layer.own.weight.shape for layer in encoder.layers} == {(inside, inside)}
+    torch.testing.assert_close(encoded(make(width=width)).mean(dim=0), torch.zeros(DIM), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_dgl_and_torch_give_equal_vectors_and_gradients(layers: int) -> None:
     pytest.importorskip("dgl")

@@ -324,7 +324,7 @@ def test_a_stage_that_does_its_work_says_so_with_zero(project: Path) -> None:
 def test_a_mistake_in_params_is_told_without_a_traceback(project: Path) -> None:
     set_param(project, "fusion", "gaet")
     result = embed(project)
-    known = "Known: attention, concat, gate, mean"
+    known = "Known: attention, concat, gate, late, mean"
     message = f"ERROR: params.yaml: fusion: no fusion plugin is called 'gaet'. Did you mean 'gate'? {known}\n"
     assert (result.returncode, result.stderr) == (2, message)
 

@@ -41,7 +41,7 @@ class Attention(nn.Module):
         in_context = placed + self.out(self._attend(placed, clicked))
         scores = torch.tanh(self.hidden(in_context)) @ self.query
         weights = scores.masked_fill(~clicked, float("-inf")).softmax(dim=1)
-        return (weights.unsqueeze(-1) * history).sum(dim=1)
+        return torch.bmm(weights.unsqueeze(1), history).squeeze(1)
 
     def _attend(self, placed: Tensor, clicked: Tensor) -> Tensor:
         """Multi-head self-attention among the clicks: (B, H, D) -> (B, H, D)"""

@@ -1,5 +1,6 @@
 """A user is the mean of what he or she clicked."""
 
+import torch
 from torch import Tensor, nn
 
 from newsfuse import Options, UserEncoder, hookimpl
@@ -10,8 +11,8 @@ class Mean(nn.Module):
 
     def forward(self, history: Tensor, clicked: Tensor) -> Tensor:
         """(B, H, D), bool (B, H) -> (B, D)"""
-        kept = history * clicked.unsqueeze(-1)
-        return kept.sum(dim=1) / clicked.sum(dim=1, keepdim=True)
+        share = clicked / clicked.sum(dim=1, keepdim=True)
+        return torch.bmm(share.unsqueeze(1), history).squeeze(1)
 
 
 def build(dim: int, history: int, options: Options) -> Mean:
