@@ -3,8 +3,9 @@
     python benchmarks/pipeline.py [--scales 0.25 0.5 1] [--folder /somewhere/with/space]
 
 Scale 1 is 65,282 articles and 230,000 impressions, train and dev together, of which dev has 30 %; all encoders are
-on, the embedder is `lsa`. Every stage is run as DVC runs it, in a repository of its own, and its seconds are those of
-the whole `dvc repro --single-item`, start-up, hashing and caching included. Peak memory is that of the largest process.
+on, training lasts three epochs after the pre-training of params.yaml, the embedder is `lsa`. Every stage is run as DVC
+runs it, in a repository of its own, and its seconds are those of the whole `dvc repro --single-item`, start-up, hashing
+and caching included. Peak memory is that of the largest process.
 The growth exponent of a stage is the slope of log(seconds) over log(bytes of the data set): 1 is proportional, below 1
 there is a fixed cost, above 1 something does not scale.
 """
@@ -25,7 +26,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("embed", "graph", "train", "evaluate")
-NEWS, IMPRESSIONS = 65_282, 230_000
+NEWS, IMPRESSIONS, EPOCHS = 65_282, 230_000, 3
 MEASURED = (
     "import json, resource, subprocess, sys, time; start = time.perf_counter(); code = subprocess.call(sys.argv[1:], "
     "stdout=sys.stderr); peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss; "
@@ -65,6 +66,7 @@ def project(folder: Path, scale: float) -> int:
             shutil.copyfile(ROOT / name, folder / name)
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     params |= {"dataset": "bench", "encoders": dict.fromkeys(params["encoders"], True)}
+    params["train"]["epochs"] = EPOCHS
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     size = ("--news", str(int(scale * NEWS)), "--impressions", str(int(scale * IMPRESSIONS)))
     measured(folder, sys.executable, "-m", "newsfuse.cli", "synth", "data/bench", *size)
