@@ -11,5 +11,9 @@ def project_root() -> Path | None:
     """
     if root := os.environ.get("DVC_ROOT"):
         return Path(root)
-    here = Path.cwd()
-    return next((each for each in (here, *here.parents) if (each / ".dvc").is_dir()), None)
+    return enclosing(Path.cwd())
+
+
+def enclosing(folder: Path) -> Path | None:
+    """The root of the DVC project that `folder`, an absolute path, is in or is; None where there is none."""
+    return next((each for each in (folder, *folder.parents) if (each / ".dvc").is_dir()), None)

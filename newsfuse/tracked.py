@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from newsfuse.errors import ParamsError, StorageError
+from newsfuse.root import enclosing
 from newsfuse.terminal import tell
 
 
@@ -40,7 +41,7 @@ def track(folders: Sequence[Path]) -> None:
 
 
 def _root(folder: Path) -> Path | None:
-    return next((each for each in folder.resolve().parents if (each / ".dvc").is_dir()), None)
+    return enclosing(folder.resolve().parent)
 
 
 def _dvc_add(folders: Sequence[Path]) -> list[str]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Self
+
+from openai_server import Http
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,16 +70,6 @@ class MirrorServer:
             number = self.requests
         self.before(number)
         return mode
-
-
-class Http(ThreadingHTTPServer):
-    """Thinks nothing of clients that are killed."""
-
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as in the base class
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):

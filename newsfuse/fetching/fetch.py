@@ -22,6 +22,7 @@ from newsfuse.fetching.fingerprint import FILE, Fingerprint, recall, remember
 from newsfuse.fetching.meter import Meter
 from newsfuse.fetching.mirrors import Archive, Dataset
 from newsfuse.fetching.partial import Partial
+from newsfuse.root import enclosing
 from newsfuse.terminal import tell
 from newsfuse.tracked import track
 
@@ -62,7 +63,7 @@ def fetch(dataset: Dataset, zips: Sequence[Path] = (), *, accepted: bool = False
 def _require_root() -> None:
     """Raise ParamsError inside a DVC project but not in its root, where data/ is."""
     here = Path.cwd()
-    root = next((each for each in (here, *here.parents) if (each / ".dvc").is_dir()), here)
+    root = enclosing(here) or here
     if root != here:
         message = f"the project's root is {root}. Fetch there: cd {quote(str(root))}"
         raise ParamsError(message)

@@ -25,6 +25,7 @@ from newsfuse.artifact import flush
 from newsfuse.environment import Environment
 from newsfuse.errors import BusyError, IntegrityError, NewsfuseError, StorageError
 from newsfuse.paid.space import KEY_BYTES, Space
+from newsfuse.root import enclosing, project_root
 
 APPLICATION_ID = 0x6E667573
 """In the file's header (https://www.sqlite.org/fileformat2.html, offset 68): "nfus"."""
@@ -76,14 +77,14 @@ def location(environment: Environment) -> Path:
     DVC sets DVC_ROOT for its stages: in an experiment's copy of the project it is the project that
     was copied, so that all share one ledger, which also outlives the copy.
     """
-    root = Path(os.environ.get("DVC_ROOT") or project(Path.cwd()))
+    root = project_root() or Path.cwd()
     path = root / (environment.ledger or Path(".newsfuse", "ledger.sqlite")).expanduser()
     return path.resolve()  # the lock lies beside it: two links to one ledger must not have a lock each
 
 
 def project(folder: Path) -> Path:
     """The root of the DVC project that `folder` is in; `folder` itself where there is none."""
-    return next((each for each in (folder, *folder.parents) if (each / ".dvc").is_dir()), folder)
+    return enclosing(folder) or folder
 
 
 @dataclass(frozen=True)
