@@ -77,7 +77,7 @@ MUTATIONS = {
     ),
     "the ledger is in the copy that an experiment runs in": mutation(
         f"{PROMISES}test_an_experiment_in_a_copy_of_the_project_does_not_pay_again",
-        LEDGER, 'os.environ.get("DVC_ROOT") or ', "",
+        "newsfuse/root.py", 'if root := os.environ.get("DVC_ROOT"):', "if root := None:",
     ),
     "the estimate is not held against the budget": mutation(
         f"{PROMISES}test_what_is_estimated_above_the_budget_is_not_begun",
