@@ -1,9 +1,11 @@
 """The whole `dvc repro` on synthetic data of MIND-small's size, and how each stage grows with the data.
 
-    python benchmarks/pipeline.py [--scales 0.25 0.5 1] [--folder /somewhere/with/space]
+    python benchmarks/pipeline.py [--scales 0.25 0.5 1] [--batch-size 128] [--refit] [--folder /somewhere/with/space]
 
 Scale 1 is 65,282 articles and 230,000 impressions, train and dev together, of which dev has 30 %; all encoders are
-on, training lasts three epochs after the pre-training of params.yaml, the embedder is `lsa`. Every stage is run as DVC
+on, training lasts three epochs after the pre-training of params.yaml, in batches of 128 (those of params.yaml, 64, suit
+small data), the embedder is `lsa`. The model does not learn once more from all days unless `--refit` is given, which
+takes about as long again. Every stage is run as DVC
 runs it, in a repository of its own, and its seconds are those of the whole `dvc repro --single-item`, start-up, hashing
 and caching included. Peak memory is that of the largest process.
 The growth exponent of a stage is the slope of log(seconds) over log(bytes of the data set): 1 is proportional, below 1
@@ -18,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -56,7 +60,7 @@ def measured(folder: Path, *command: str) -> Run:
     return Run(seconds, peak_mb)
 
 
-def project(folder: Path, scale: float) -> int:
+def project(folder: Path, scale: float, train: Mapping[str, Any]) -> int:
     """A repository with this project's files and a synthetic data set of that size -> the bytes of the data set."""
     list_files = ["git", "ls-files", "-co", "--exclude-standard"]
     listed = subprocess.run(list_files, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 - the reader's git
@@ -66,7 +70,7 @@ def project(folder: Path, scale: float) -> int:
             shutil.copyfile(ROOT / name, folder / name)
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     params |= {"dataset": "bench", "encoders": dict.fromkeys(params["encoders"], True)}
-    params["train"]["epochs"] = EPOCHS
+    params["train"] |= train
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     size = ("--news", str(int(scale * NEWS)), "--impressions", str(int(scale * IMPRESSIONS)))
     measured(folder, sys.executable, "-m", "newsfuse.cli", "synth", "data/bench", *size)
@@ -76,9 +80,9 @@ def project(folder: Path, scale: float) -> int:
     return sum(path.stat().st_size for path in folder.glob("data/bench/*/*"))
 
 
-def run(scale: float, root: Path) -> tuple[int, dict[str, Run]]:
+def run(scale: float, root: Path, train: Mapping[str, Any]) -> tuple[int, dict[str, Run]]:
     """Make and run a project of that size -> bytes of its data, what each stage took; both are printed."""
-    size = project(root, scale)
+    size = project(root, scale, train)
     runs = {stage: measured(root, "dvc", "repro", "--single-item", stage) for stage in STAGES}
     again = measured(root, "dvc", "repro")
     runs["all"] = Run(sum(each.seconds for each in runs.values()), max(each.peak_mb for each in runs.values()))
@@ -89,12 +93,12 @@ def run(scale: float, root: Path) -> tuple[int, dict[str, Run]]:
     return size, runs
 
 
-def main(scales: list[float], folder: Path) -> None:
+def main(scales: list[float], folder: Path, train: Mapping[str, Any]) -> None:
     """Print seconds and peak memory of each stage at each scale, and how the seconds grow."""
     found = []
     for scale in scales:
         with tempfile.TemporaryDirectory(dir=folder) as root:
-            found.append(run(scale, Path(root)))
+            found.append(run(scale, Path(root), train))
     if len(scales) > 1:
         print("growth exponent over all scales, and between the last two:")
         sizes = np.log([size for size, _ in found])
@@ -109,6 +113,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scales", type=float, nargs="+", default=[0.25, 0.5, 1.0], help="ascending")
     parser.add_argument("--folder", type=Path, help="where the repositories are made; a few GB")
+    parser.add_argument("--refit", action="store_true", help="learn once more, from all days")
+    parser.add_argument("--batch-size", type=int, default=128)
     given = parser.parse_args()
-    main(sorted(given.scales), given.folder)
+    settings = {"epochs": EPOCHS, "batch_size": given.batch_size, "refit": given.refit}
+    main(sorted(given.scales), given.folder, settings)
     print(f"{time.perf_counter() - started:,.0f} s in all, {os.cpu_count()} cores")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from newsfuse.assembly import Architecture, Artifacts
+from newsfuse.baselines import baselines, history_means
 from newsfuse.behaviors import Behaviors
 from newsfuse.csr import owners
 from newsfuse.device import seed_everything
@@ -28,17 +29,23 @@ from newsfuse.news import News
 from newsfuse.params import Params, load, options
 from newsfuse.plugin import Embedder
 from newsfuse.ranking import Ranking, ranking, unknown_last
+from newsfuse.recommender import Recommender
 from newsfuse.registry import Registry
 from newsfuse.scoring import score
-from newsfuse.split import split
-from newsfuse.training import Trainer
+from newsfuse.training import train
 from newsfuse.vocabularies import Vocabularies
 from newsfuse.words import Words
 
 RESAMPLES = 2000
 METRICS = ("auc", "mrr", "ndcg5", "ndcg10")
-HALF_FULL = 20
-"""Showings that count as much as the mean click rate does, in the click rate of an article."""
+TITLES = {
+    "random": "random",
+    "popularity": "click rate in train",
+    "category": "category share of history",
+    "tfidf": "TF-IDF cosine",
+    "cosine": "cosine of the vectors",
+}
+"""Of the scorers that need no training, in the order of the table."""
 
 
 @dataclass(frozen=True)
@@ -81,28 +88,15 @@ def graph(folder: Path, news: News, train: Behaviors, params: Params) -> NewsGra
 
 def trained(data: Data, params: Params, registry: Registry) -> np.ndarray:
     """Scores of dev's candidates by a model that `params` describe."""
-    lessons, validation = split(data.train)
-    known = Vocabularies.of(data.news, lessons.mentioned(), data.artifacts.graph)
-    seed_everything(params.seed)
-    model = Architecture.of(params).build(registry, data.artifacts.inputs(data.news, known, []))
-    trainer = Trainer(model, lessons, validation, params.train, history=params.model.history, seed=params.seed)
-    trainer.fit(lambda _: None)
-    return score(model, data.dev, params.model.history).candidates
 
+    def untrained(lessons: Behaviors) -> tuple[Vocabularies, Recommender]:
+        known = Vocabularies.of(data.news, lessons.mentioned(), data.artifacts.graph)
+        seed_everything(params.seed)
+        return known, Architecture.of(params).build(registry, data.artifacts.inputs(data.news, known, []))
 
-def cosine(vectors: np.ndarray, behaviors: Behaviors, history: int) -> np.ndarray:
-    """Of each candidate with the mean of the latest clicks, all brought to length 1; 0 without a click."""
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    users = np.array([unit[latest].sum(axis=0) for latest in histories(behaviors, history)])
-    owner = behaviors.history[owners(behaviors.candidate_offsets)]
-    return np.einsum("ij,ij->i", users[owner], unit[behaviors.candidate_news])
-
-
-def histories(behaviors: Behaviors, most: int) -> list[np.ndarray]:
-    """The latest clicks of each distinct history, of which only the mean matters."""
-    ends = behaviors.history_offsets[1:]
-    starts = np.maximum(behaviors.history_offsets[:-1], ends - most)
-    return [behaviors.history_news[start:end] for start, end in zip(starts, ends, strict=True)]
+    most = params.model.history
+    _, model, _ = train(untrained, data.train, params.train, history=most, seed=params.seed, report=lambda _: None)
+    return score(model, data.dev, most).candidates
 
 
 def tfidf(data: Data, params: Params) -> Any:  # noqa: ANN401 - a sparse matrix, which scipy does not type
@@ -114,32 +108,21 @@ def tfidf(data: Data, params: Params) -> Any:  # noqa: ANN401 - a sparse matrix,
 
 
 def sparse_cosine(rows: Any, behaviors: Behaviors, history: int) -> np.ndarray:  # noqa: ANN401 - see above
-    """As `cosine`."""
-    from scipy.sparse import csr_matrix  # noqa: PLC0415 - of one baseline
+    """Of each candidate with the mean of the latest clicks; `rows` (N, words) have length 1, sparse. 0 without a click.
 
-    lists = histories(behaviors, history)
-    starts = np.concatenate([[0], np.cumsum([len(each) for each in lists])])
-    news = np.concatenate(lists)
-    users = csr_matrix((np.ones(len(news), np.float32), news, starts), shape=(len(lists), rows.shape[0])) @ rows
+    Not divided by the length of the mean, which is the same for all candidates of an impression.
+    """
+    means = history_means(behaviors, rows.shape[0], history) @ rows
     owner = behaviors.history[owners(behaviors.candidate_offsets)]
-    return np.asarray(users[owner].multiply(rows[behaviors.candidate_news]).sum(axis=1)).ravel()
+    return np.asarray(means[owner].multiply(rows[behaviors.candidate_news]).sum(axis=1)).ravel()
 
 
-def baselines(data: Data, params: Params, seed: int) -> dict[str, np.ndarray]:
+def simple(data: Data, params: Params, seed: int) -> dict[str, np.ndarray]:
     """Scores of dev's candidates by scorers that need no training."""
-    dev, train, most = data.dev, data.train, params.model.history
-    known = train.candidate_news >= 0
-    shown = np.bincount(train.candidate_news[known], minlength=len(data.news))
-    clicks = np.bincount(train.candidate_news[known], train.labels[known], len(data.news))
-    rate = (clicks + HALF_FULL * clicks.sum() / shown.sum()) / (shown + HALF_FULL)
-    categories = data.news.frame["category"].rank("dense").to_numpy().astype(int) - 1
-    return {
-        "random": np.random.default_rng(seed).random(len(dev.labels)),
-        "click rate in train": rate[dev.candidate_news],
-        "category share of history": cosine(np.eye(categories.max() + 1, dtype=np.float32)[categories], dev, most),
-        "TF-IDF cosine": sparse_cosine(tfidf(data, params), dev, most),
-        "cosine of the vectors": cosine(data.vectors, dev, most),
-    }
+    most, categories = params.model.history, data.news.frame["category"].rank("dense").to_numpy().astype(np.int64) - 1
+    found = baselines(data.train, data.dev, categories, data.vectors, history=most, seed=seed)
+    found["tfidf"] = sparse_cosine(tfidf(data, params), data.dev, most)
+    return {title: found[name] for name, title in TITLES.items()}
 
 
 def ranked(scores: np.ndarray, dev: Behaviors) -> Ranking:
@@ -183,7 +166,7 @@ def main(arguments: argparse.Namespace) -> None:
         f"{arguments.data.name}: {len(data.dev):,} impressions of {len(np.unique(users)):,} users, {len(seeds)} seeds"
     )
     print("\n| scorer | AUC | 95 % interval | spread | MRR | nDCG@5 | nDCG@10 |\n|---|---|---|---|---|---|---|")
-    for name, scores in baselines(data, params, 0).items():
+    for name, scores in simple(data, params, 0).items():
         print(row(name, [ranked(scores, data.dev)], users), flush=True)
     chosen = params.chosen_encoders
     for name, encoders in {" + ".join(chosen): chosen, **({} if arguments.no_ablation else alone(params))}.items():

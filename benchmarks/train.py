@@ -144,7 +144,7 @@ def per_cell(model: Recommender, history: Tensor, clicked: Tensor, candidates: T
     rows, width = history.shape
     articles = model.articles(torch.cat([history, candidates], dim=1).flatten()).view(rows, -1, model.width)
     users = model.users(articles[:, :width] * clicked.unsqueeze(-1), clicked)
-    return model.score(users.unsqueeze(1), articles[:, width:])
+    return model.log_scale.exp() * (users.unsqueeze(1) * articles[:, width:]).sum(dim=-1)
 
 
 class Rows(Dataset[tuple[Tensor, Tensor, Tensor]]):

@@ -53,14 +53,17 @@ class Architecture:
         """Every table that one of the encoders declared."""
         return frozenset().union(*(registry.load(Encoder, name).needs for name in self.encoders))
 
-    def build(self, registry: Registry, inputs: Inputs) -> Recommender:
-        """The untrained model over the articles of `inputs`. Raises PluginError naming a plugin that fails."""
+    def build(self, registry: Registry, inputs: Inputs, *, trained: bool = False) -> Recommender:
+        """The untrained model over the articles of `inputs`. Raises PluginError naming a plugin that fails.
+
+        `trained`: weights are to be loaded over its own, so nothing is spent on a good start.
+        """
         encoders = [registry.load(Encoder, name) for name in self.encoders]
         priors = sum(encoder.prior for encoder in encoders)
         start = [encoder.prior / priors for encoder in encoders]
         fusion = registry.load(Fusion, self.fusion)
         width = self.dim * len(encoders) if fusion.wide else self.dim
-        return Recommender(
+        model = Recommender(
             {
                 encoder.name: self._part(
                     registry, encoder, inputs.only(encoder.needs, f"encoder '{encoder.name}'"), self.dim
@@ -74,6 +77,9 @@ class Architecture:
             dropout=self.dropout,
             origins=self._origins(registry),
         )
+        if not trained:
+            model.start()
+        return model
 
     def _part(self, registry: Registry, plugin: Encoder | Fusion | UserEncoder, *arguments: Any) -> torch.nn.Module:  # noqa: ANN401 - each kind takes its own
         with blame(registry.origin(type(plugin), plugin.name)):

@@ -45,7 +45,7 @@ class Checkpoint:
 
     def model(self, registry: Registry, inputs: Inputs) -> Recommender:
         """The trained model over the articles of `inputs`. Raises IntegrityError when weights and plugins disagree."""
-        model = self.architecture.build(registry, inputs)
+        model = self.architecture.build(registry, inputs, trained=True)
         try:
             model.load_state_dict(dict(self.weights))
         except RuntimeError as error:

@@ -1,12 +1,14 @@
-"""Training curves: DVCLive writes them, the terminal shows them."""
+"""Training curves: DVCLive writes them, TensorBoard too where that is wanted, the terminal shows them."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from dvclive.live import Live
 
+from newsfuse.tensorboard import TensorBoard
 from newsfuse.training import Epoch
 
 log = logging.getLogger(__name__)
@@ -15,18 +17,52 @@ FOLDERS = {"histories": "pretrain", "impressions": "train"}
 """Where the curves of each course are."""
 
 
+class Sink(Protocol):
+    """Somewhere that curves go."""
+
+    def log(self, epoch: int, values: Mapping[str, float]) -> None:
+        """A point of each curve."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class DVCLive:
+    """A folder with a tsv file per curve, which DVC plots, and their last values in metrics.json. Steps are epochs."""
+
+    def __init__(self, folder: Path) -> None:
+        # without dvcyaml=None and save_dvc_exp=False DVCLive rewrites dvc.yaml and saves an experiment by itself
+        self.live = Live(str(folder), dvcyaml=None, save_dvc_exp=False)
+
+    def log(self, epoch: int, values: Mapping[str, float]) -> None:
+        """A point of each curve."""
+        self.live.step = epoch
+        for name, value in values.items():
+            self.live.log_metric(name, value)
+        self.live.next_step()
+
+    def summarise(self, **values: object) -> None:
+        """Beside the last values in metrics.json."""
+        self.live.summary.update(values)
+        self.live.make_summary()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.live.end()
+
+
 class Curves:
-    """Logs every epoch to `folder`/train, and how fast it was to `folder`/speed.
+    """Logs every epoch to `folder`/train, and how fast it was to `folder`/speed; all to TensorBoard where it is wanted.
 
     Speed is apart because it is never the same twice: in an out of the stage it would make every
     run look different from the last, in dvc.lock and to later stages. See docs/decisions.
     """
 
     def __init__(self, folder: Path) -> None:
-        # without dvcyaml=None and save_dvc_exp=False DVCLive rewrites dvc.yaml and saves an experiment by itself
-        self.live, self.speed = (
-            Live(str(folder / name), dvcyaml=None, save_dvc_exp=False) for name in ("train", "speed")
-        )
+        """Raises ParamsError where TensorBoard is wanted and not installed."""
+        wanted: list[Sink] = list(TensorBoard.wanted())  # first: DVCLive removes the curves that are there
+        self.live = DVCLive(folder / "train")
+        self.train, self.speed = [self.live, *wanted], [DVCLive(folder / "speed"), *wanted]
 
     def __enter__(self) -> Self:
         return self
@@ -34,23 +70,21 @@ class Curves:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for live in (self.live, self.speed):
-            live.__exit__(kind, error, trace)
+        for sink in {*self.train, *self.speed}:
+            sink.close()
 
     def epoch(self, epoch: Epoch) -> None:
-        """One step of every curve. The untrained model (epoch 0) has validation only."""
-        for name, value in _metrics(epoch).items():
-            self.live.log_metric(name, value)
-        self.live.next_step()
-        self.speed.log_metric("impressions_per_s", epoch.clicks_per_s)
-        self.speed.next_step()
+        """A point of every curve. The untrained model (epoch 0) has validation only."""
+        for sink in self.train:
+            sink.log(epoch.number, _metrics(epoch))
+        for sink in self.speed:
+            sink.log(epoch.number, {"impressions_per_s": epoch.clicks_per_s})
         log.info(_line(epoch))
 
     def best(self, epoch: Epoch) -> None:
         """Which epoch's weights are kept, beside the last values in metrics.json."""
-        self.live.summary["best"] = {"epoch": epoch.number, "validation_auc": epoch.validation_auc}
-        self.live.make_summary()
-        log.info("kept epoch %d, validation AUC %.4f", epoch.number, epoch.validation_auc)
+        self.live.summarise(best={"epoch": epoch.number, "validation_auc": epoch.validation_auc})
+        log.info("best on validation: epoch %d, AUC %.4f", epoch.number, epoch.validation_auc)
 
 
 def _metrics(epoch: Epoch) -> dict[str, float]:

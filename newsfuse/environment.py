@@ -35,6 +35,8 @@ class Environment(BaseModel):
     """How long an answer may take. The OpenAI client's own 600 s would look like a hang."""
     cache_mb: int = Field(default=2000, ge=0)
     """What parsed copies of behaviors.tsv may take under .newsfuse/parsed, in megabytes; 0: none are kept."""
+    tensorboard: Path | None = None
+    """Where training writes its curves for TensorBoard too; a relative path counts from the root of the DVC project."""
     mirror: str | None = None
     """Where `newsfuse fetch` downloads from, instead of the known places: URLs with spaces between."""
 

@@ -79,12 +79,19 @@ class Train(Section):
     clip_norm: float = Field(gt=0)
     patience: int = Field(gt=0)
     precision: Literal["float32", "bfloat16"]
+    refit: StrictBool
 
 
 class Evaluate(Section):
     """How dev is scored."""
 
     unknown_candidates: Literal["last", "drop"]
+    cold_mask: float = Field(ge=0, le=1, strict=True)  # else true would hide everything
+
+    @property
+    def drop_unknown(self) -> bool:
+        """Whether candidates without a line in news.tsv count in no metric."""
+        return self.unknown_candidates == "drop"
 
 
 class Packages(Section):

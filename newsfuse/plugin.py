@@ -80,6 +80,7 @@ class Encoder:
 
     `build(inputs, dim, options)` returns a module with `forward(news: int64 (M,)) -> (M, dim)`.
     The length of the vectors does not matter (the model normalises every view), their direction does.
+    If the module has a method `start()`, it is called once before training, and never on a trained model.
     `prior` is the view's weight in the fusion before training, relative to the other views: 1 for
     a view that means something untrained, little for one that starts from random numbers.
     """

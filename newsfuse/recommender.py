@@ -1,5 +1,6 @@
 """The model: views of an article are fused, clicked articles make a user, dot products make scores."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -47,6 +48,13 @@ class Recommender(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(SCALE).log())
         self.origins = dict(origins)
 
+    def start(self) -> None:
+        """Let each encoder that asks for it look at its articles before the first lesson."""
+        for name, encoder in self.encoders.items():
+            if begin := getattr(encoder, "start", None):
+                with blame(self.origins[name]):
+                    begin()
+
     def views(self, news: Tensor) -> Tensor:
         """Article rows (M,) -> (M, V, D), views in the order of their names. Raises PluginError for a wrong shape."""
         return torch.stack([self._view(name, news) for name in self.encoders], dim=1)
@@ -85,9 +93,19 @@ class Recommender(nn.Module):
         # a product of matrices: the elementwise one would be written to memory, and its gradient as well
         return self.log_scale.exp() * torch.bmm(articles[candidates], users.unsqueeze(2)).squeeze(2)
 
-    def score(self, users: Tensor, articles: Tensor) -> Tensor:
-        """(..., W), (..., W) -> (...)"""
-        return self.log_scale.exp() * (users * articles).sum(dim=-1)
+    def score(self, users: Tensor, articles: Tensor, offsets: Tensor, places: Tensor) -> Tensor:
+        """Users (n, W), articles (m, W) -> scores (p,): of `articles[places[offsets[i]:offsets[i + 1]]]` for user i.
+
+        Without gradient. A product of the two tables where somebody looks at it, which reads an article where it
+        lies: 2.5 times as fast as pairs of rows, copied and multiplied.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            wanted = torch.sparse_csr_tensor(
+                offsets, places, users.new_zeros(len(places)), (len(users), len(articles)), check_invariants=False
+            )
+        found: Tensor = torch.sparse.sampled_addmm(wanted, users, articles.T, beta=0).values()
+        return self.log_scale.exp() * found
 
     def _view(self, name: str, news: Tensor) -> Tensor:
         with blame(self.origins[name]):

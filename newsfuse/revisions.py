@@ -27,12 +27,18 @@ class Revision:
     """Switched to the revision."""
 
     def text(self, path: str) -> str:
-        """A file that Git keeps. Raises ParamsError when it is not there."""
+        """A file that Git or DVC keeps.
+
+        Raises ParamsError when it is not there, IntegrityError when it is of a folder that is nowhere.
+        """
         try:
             text: str = self.repo.dvcfs.read_text(path)
         except OSError as error:
             message = f"'{self.name}': has no {path}"
             raise ParamsError(message) from error
+        except Exception as error:  # see `fetch`
+            message = f"'{self.name}': its {path} is in neither DVC's cache nor a remote ({error}). {self.remedy}"
+            raise IntegrityError(message) from error
         return text
 
     def fetch(self, folder: str, copy: Path) -> None:

@@ -70,9 +70,13 @@ class Run:
         """float64 (candidates,): NaN for an unknown article."""
         return self.table["score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
-    def ranking(self, *, drop_unknown: bool) -> Ranking:
-        """MIND's metrics of each impression; unknown candidates rank last, or do not count."""
+    def ranking(self, *, drop_unknown: bool, among: np.ndarray | None = None) -> Ranking:
+        """MIND's metrics of each impression; unknown candidates rank last, or do not count.
+
+        `among`: bool (candidates,), the only ones that are ranked.
+        """
         keep = ~np.isnan(self.scores) if drop_unknown else np.ones(len(self.scores), dtype=bool)
+        keep = keep if among is None else keep & among
         labels = self.table["clicked"].to_numpy()
         return ranking(*subset(unknown_last(self.scores), labels, self.offsets, keep))
 
@@ -113,8 +117,10 @@ def _setting(text: str, keys: tuple[str, ...], default: str) -> str:
     try:
         value: Any = yaml.safe_load(text)
         for key in keys:
-            value = value.get(key, default)
-    except (yaml.YAMLError, ValueError, AttributeError):
+            value = value[key]
+    except KeyError:
+        value = default
+    except (yaml.YAMLError, ValueError, TypeError):
         value = None
     if not isinstance(value, str) or not value:
         message = f"params.yaml: {'.'.join(keys)}: expected a name, found {value!r}"

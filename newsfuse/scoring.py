@@ -1,7 +1,6 @@
 """Scores of every candidate: each article and each distinct history is encoded once."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +9,18 @@ from torch import Tensor
 
 from newsfuse.batches import recent
 from newsfuse.behaviors import Behaviors
-from newsfuse.csr import lengths, owners
+from newsfuse.csr import lengths, offsets, owners
 from newsfuse.errors import PluginError
 from newsfuse.recommender import Recommender
 
 ARTICLES = 1 << 16
 """Encoded at once: (65536, 4, 256) float32 is 270 MB. Not fewer: a graph encoder reads most of its graph each time."""
-CLICKS = 1 << 14
-"""Of histories of one length, encoded at once: (16384, 256) float32 is 16 MB. On a quiet machine a quarter of that is
-15 % faster, as it stays in a core's cache; on a busy one four times as many steps wait for each other's threads."""
-PAIRS = 1 << 12
-"""Candidates scored at once: what stays in a core's cache (measured on one core, 9 times as fast as 1 << 17)."""
+VALUES = 1 << 22
+"""Of clicked articles, in histories of like length, encoded at once: 16 MB. On a quiet machine a quarter of that is
+15 % faster, as it stays in a core's cache; on a busy one four times as many steps wait for each other's threads.
+"""
+IMPRESSIONS = 1 << 12
+"""Scored at once: (4096, 1024) float32 of their users are 16 MB."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class Scorer:
     def candidates(self, behaviors: Behaviors) -> np.ndarray:
         """float64 (candidates,): as in `Scores`. Raises PluginError as `score` does."""
         users, user_of = self._users(behaviors)
-        known = np.flatnonzero(behaviors.candidate_news >= 0)
-        owner = user_of[owners(behaviors.candidate_offsets)[known]]
+        known = behaviors.candidate_news >= 0
+        counts = np.bincount(owners(behaviors.candidate_offsets)[known], minlength=len(behaviors))
         scores = np.full(len(behaviors.candidate_news), np.nan)
-        scores[known] = self._scores(users, owner, self.place[behaviors.candidate_news[known]])
+        scores[known] = self._scores(users, user_of, offsets(counts), self.place[behaviors.candidate_news[known]])
         if not np.isfinite(scores[known]).all():
             self.model.require_finite(self.news)
             message = f"{self.model.origins['user_encoder']}: the user encoder returned NaN or infinity"
@@ -95,7 +95,7 @@ class Scorer:
         histories, user_of = np.unique(behaviors.history, return_inverse=True)
         users = self.articles.new_empty(len(histories), self.articles.shape[1])
         counts = np.minimum(lengths(behaviors.history_offsets)[histories], self.history)
-        for part in alike(counts):
+        for part in alike(counts, max(1, VALUES // self.articles.shape[1])):
             users[self._moved(part)] = self._encoded_users(behaviors, histories[part])
         return users, user_of
 
@@ -105,12 +105,15 @@ class Scorer:
         vectors = self.articles.index_select(0, cells.flatten()).view(*cells.shape, -1)
         return self.model.users(vectors if clicked.all() else vectors * mask.unsqueeze(-1), mask)
 
-    def _scores(self, users: Tensor, owner: np.ndarray, places: np.ndarray) -> np.ndarray:
-        scores, theirs, shown = np.empty(len(owner)), self._moved(owner), self._moved(places)
-        with _alone():
-            for part in _chunks(len(owner), PAIRS):
-                pairs = users.index_select(0, theirs[part]), self.articles.index_select(0, shown[part])
-                scores[part] = self.model.score(*pairs).double().cpu().numpy()
+    def _scores(self, users: Tensor, user_of: np.ndarray, bounds: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Of articles `places[bounds[i]:bounds[i + 1]]` for user `user_of[i]`."""
+        scores, theirs, shown = np.empty(len(places)), self._moved(user_of), self._moved(places)
+        for part in _chunks(len(user_of), IMPRESSIONS):
+            starts = bounds[part.start : part.stop + 1]
+            own = slice(starts[0], starts[-1])
+            some = users.index_select(0, theirs[part])
+            found = self.model.score(some, self.articles, self._moved(starts - starts[0]), shown[own])
+            scores[own] = found.double().cpu().numpy()
         return scores
 
     def _moved(self, array: np.ndarray) -> Tensor:
@@ -132,28 +135,13 @@ def _means(encoders: list[str], weights: list[Tensor | None]) -> dict[str, float
     return dict(zip(encoders, torch.cat(rows).mean(dim=0).tolist(), strict=True)) if rows else {}
 
 
-def alike(counts: np.ndarray) -> Iterator[np.ndarray]:
-    """Numbers of the lists of so many values, those of like length together, so that there is little padding."""
+def alike(counts: np.ndarray, clicks: int) -> Iterator[np.ndarray]:
+    """Numbers of the lists of so many clicks, those of like length together, at most `clicks` in all or one list."""
     longest_first, begin = np.argsort(-counts, kind="stable"), 0
     while begin < len(counts):
-        end = begin + max(1, CLICKS // max(1, int(counts[longest_first[begin]])))
+        end = begin + max(1, clicks // max(1, int(counts[longest_first[begin]])))
         yield longest_first[begin:end]
         begin = end
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Compute in this thread only: sharing out work of a millisecond costs more where other programs want the cores.
-
-    On two busy cores each step then waits for a thread that is not running: with every step shared out, scoring took
-    up to 32 s where one thread took 4.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _chunks(n: int, size: int) -> Iterator[slice]:

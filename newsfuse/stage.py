@@ -5,11 +5,13 @@ import contextlib
 import logging
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from newsfuse import times
 from newsfuse.errors import NewsfuseError, StorageError, printable
 from newsfuse.params import Params, load
 from newsfuse.registry import Registry
@@ -40,7 +42,13 @@ def run(recipe: Callable[[Params, Registry], None]) -> None:
     log_printably()
     logging.getLogger("newsfuse").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminate)
-    guarded(lambda: recipe(*load(Path())), verbose=verbose)
+    guarded(lambda: _timed(recipe, *load(Path())), verbose=verbose)
+
+
+def _timed(recipe: Callable[[Params, Registry], None], params: Params, registry: Registry) -> None:
+    start = time.monotonic()
+    recipe(params, registry)
+    times.note(recipe.__name__, Path("data", params.dataset), time.monotonic() - start)
 
 
 def guarded(work: Callable[[], None], *, verbose: bool) -> None:

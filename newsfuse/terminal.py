@@ -16,6 +16,11 @@ def show(table: Table) -> None:
     _console().print(table)
 
 
+def width() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    return _console().width
+
+
 def dollars(usd: float) -> str:
     """Tiny amounts too: a thousand titles cost hundredths of a cent."""
     return f"${usd:,.4f}"

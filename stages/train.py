@@ -9,10 +9,10 @@ from newsfuse.curves import Curves
 from newsfuse.device import device, seed_everything
 from newsfuse.news import News
 from newsfuse.params import Params
+from newsfuse.recommender import Recommender
 from newsfuse.registry import Registry
-from newsfuse.split import split
 from newsfuse.stage import run
-from newsfuse.training import Trainer
+from newsfuse.training import train as trained
 from newsfuse.vocabularies import Vocabularies
 
 
@@ -20,17 +20,20 @@ def train(params: Params, registry: Registry) -> None:
     """Write data/<dataset>/model, metrics/train (curves) and metrics/speed."""
     data = Path("data", params.dataset)
     news = News.read(data / "train" / "news.tsv")
-    lessons, validation = split(Behaviors.read(data / "train" / "behaviors.tsv", news))
-
+    behaviors = Behaviors.read(data / "train" / "behaviors.tsv", news)
     architecture = Architecture.of(params)
     artifacts = Artifacts.read(data, architecture.needs(registry))
-    known = Vocabularies.of(news, lessons.mentioned(), artifacts.graph)
-    seed_everything(params.seed)
-    model = architecture.build(registry, artifacts.inputs(news, known, [data / "train" / "news.tsv"])).to(device())
 
-    trainer = Trainer(model, lessons, validation, params.train, history=params.model.history, seed=params.seed)
+    def untrained(lessons: Behaviors) -> tuple[Vocabularies, Recommender]:
+        known = Vocabularies.of(news, lessons.mentioned(), artifacts.graph)
+        seed_everything(params.seed)
+        inputs = artifacts.inputs(news, known, [data / "train" / "news.tsv"])
+        return known, architecture.build(registry, inputs).to(device())
+
     with Curves(Path("metrics")) as curves:
-        best = trainer.fit(curves.epoch)
+        known, model, best = trained(
+            untrained, behaviors, params.train, history=params.model.history, seed=params.seed, report=curves.epoch
+        )
         curves.best(best)
     Checkpoint(architecture, known, model.state_dict()).write(
         data / "model", {"seed": params.seed, **params.train.model_dump()}

@@ -15,6 +15,7 @@ from newsfuse import Encoder
 from newsfuse.assembly import Architecture
 from newsfuse.checkpoint import Checkpoint
 from newsfuse.errors import IntegrityError
+from newsfuse.recommender import Recommender
 from newsfuse.scoring import score
 
 ARCHITECTURE = Architecture(
@@ -47,6 +48,19 @@ def test_what_is_read_scores_as_what_was_written(checkpoint: Checkpoint, folder:
     expected = scores(checkpoint)
     torch.manual_seed(1)
     np.testing.assert_array_equal(scores(Checkpoint.read(folder)), expected)
+
+
+def test_encoders_start_once_when_the_model_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Recommender] = []
+
+    def note(model: Recommender) -> None:
+        started.append(model)
+
+    monkeypatch.setattr(Recommender, "start", note)
+    Checkpoint.read(folder).model(plugins(), world().train)
+    assert not started
+    new = ARCHITECTURE.build(plugins(), world().train)
+    assert started == [new]
 
 
 def test_architecture_and_vocabularies_come_back(checkpoint: Checkpoint, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from dataclasses import replace
 from itertools import pairwise
@@ -18,7 +19,7 @@ from small import ROOT, behave
 from newsfuse import Embedder, Need
 from newsfuse.assembly import Artifacts
 from newsfuse.behaviors import Behaviors
-from newsfuse.evaluation import Evaluation
+from newsfuse.evaluation import Evaluation, rounded
 from newsfuse.news import News
 from newsfuse.params import load
 from newsfuse.synth import synth
@@ -28,14 +29,22 @@ from stages.evaluate import evaluate
 from stages.graph import graph
 from stages.train import train
 
+ARTICLES = pl.DataFrame({"news": ["N1"]})
 METRICS = ("auc", "mrr", "ndcg5", "ndcg10")
-WARM = [True, False, True, False, True, True]
+SEEN = np.array([True, False, True, False, True, True])
 """Of articles 0 to 5; an unknown one is never warm."""
 
 
+CATEGORIES = ["sports", "news", "news", "sports", "", "news"]
+NEWS = pl.DataFrame({"id": [f"N{article}" for article in range(6)], "category": CATEGORIES})
+
+
 def evaluation(behaviors: Behaviors, scores: list[float]) -> Evaluation:
-    warm = np.array([article >= 0 and WARM[article] for article in behaviors.candidate_news])
-    return Evaluation(behaviors, np.array(scores), warm)
+    return Evaluation(behaviors, np.array(scores), SEEN, NEWS, drop_unknown=False)
+
+
+def measured(evaluation: Evaluation, *, drop_unknown: bool) -> dict[str, float]:
+    return rounded(replace(evaluation, drop_unknown=drop_unknown).metrics())
 
 
 @pytest.fixture
@@ -74,9 +83,9 @@ def by_sklearn(evaluation: Evaluation, keep: np.ndarray) -> dict[str, float]:
 
 
 def test_metrics_are_flat_and_sorted(small: Evaluation) -> None:
-    metrics = small.metrics(drop_unknown=False)
+    metrics = measured(small, drop_unknown=False)
     names = {prefix + name for prefix in ("", "warm_", "cold_") for name in METRICS}
-    assert list(metrics) == sorted(names | {"impressions", "cold_share", "constant", "pooled_auc"})
+    assert list(metrics) == sorted(names | {"impressions", "cold_share", "constant", "pooled_auc", "history_0_auc"})
     assert all(isinstance(value, int | float) for value in metrics.values())
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
@@ -87,14 +96,14 @@ def test_slices_equal_those_of_scikit_learn(
     small: Evaluation, prefix: str, warm: tuple[bool, ...], *, drop_unknown: bool
 ) -> None:
     keep = np.isin(small.warm, warm) & (small.known | (not drop_unknown))
-    metrics = small.metrics(drop_unknown=drop_unknown)
+    metrics = measured(small, drop_unknown=drop_unknown)
     expected = by_sklearn(small, keep)
     assert expected
     assert {name: metrics[prefix + name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
 def test_slices_of_the_example_by_hand(small: Evaluation) -> None:
-    metrics = small.metrics(drop_unknown=False)
+    metrics = measured(small, drop_unknown=False)
     # all: pairs in order (1 + 1) / 6, 2 / 2, (3 + .5) / 6 where two unknown articles tie
     assert metrics["auc"] == pytest.approx((2 / 6 + 1 + 3.5 / 6) / 3, abs=1e-6)
     # warm: article 0 beats 2 but not 4; 5 beats both; the third impression has no warm click
@@ -106,22 +115,58 @@ def test_slices_of_the_example_by_hand(small: Evaluation) -> None:
 
 
 def test_unknown_candidates_rank_last_or_are_dropped(small: Evaluation) -> None:
-    last, drop = (small.metrics(drop_unknown=each) for each in (False, True))
+    last, drop = (measured(small, drop_unknown=each) for each in (False, True))
     assert last["auc"] == pytest.approx((2 / 6 + 1 + 3.5 / 6) / 3, abs=1e-6)
     assert drop["auc"] == pytest.approx((2 / 6 + 1 + 1) / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("drop_unknown", [False, True])
+def test_the_table_of_slices_has_the_means_of_whole_impressions(small: Evaluation, *, drop_unknown: bool) -> None:
+    table = replace(small, drop_unknown=drop_unknown).slices
+    assert table.columns == ["name", "slice", "value", "metric", "mean", "impressions", "candidates"]
+    found = table.filter(pl.col("metric") == "auc").drop("name", "metric")
+    whole = small.known | (not drop_unknown)
+    second, third = np.repeat([[0, 1, 0], [0, 0, 1]], [5, 3, 5], axis=1).astype(bool)
+    # of the third, the first click is of an unknown article, so it has no category
+    expected = {"all": whole, "hour": whole & third, "category": whole & second}
+    for (kind, value), keep in zip(
+        [("all", "all"), ("hour", "02"), ("category", "news")], expected.values(), strict=True
+    ):
+        row = found.row(by_predicate=(pl.col("slice") == kind) & (pl.col("value") == value), named=True)
+        assert row["mean"] == pytest.approx(by_sklearn(small, keep)["auc"], abs=1e-6)
+        assert row["candidates"] == keep.sum()
+        assert row["impressions"] == (3 if kind == "all" else 1)
+
+
+def test_the_history_of_a_user_slices_whole_impressions() -> None:
+    shown = [(0, 1), (4, 0)]
+    histories = [0, 1, 5, 6, 20, 21, 80]
+    scores = [value for won in (1, 0, 1, 1, 1, 0, 0) for value in (won, 0.5)]
+    metrics = measured(evaluation(behave(*(([0] * n, shown) for n in histories)), scores), drop_unknown=False)
+    found = {name: value for name, value in metrics.items() if name.startswith("history")}
+    assert found == {"history_0_auc": 1, "history_1_5_auc": 0.5, "history_6_20_auc": 1, "history_21_auc": 0}
+
+
+def test_other_scores_of_the_same_candidates_are_measured_alike(small: Evaluation) -> None:
+    same = small.brief({"masked": small.scores, "other": -small.scores})
+    metrics = small.metrics()
+    assert [same["masked_auc"], same["masked_ndcg10"]] == pytest.approx([metrics["auc"], metrics["ndcg10"]], abs=1e-6)
+    expected = measured(replace(small, scores=-small.scores), drop_unknown=False)
+    assert rounded(same)["other_auc"] == expected["auc"]
+    assert set(same) == {"masked_auc", "masked_ndcg10", "other_auc", "other_ndcg10"}
 
 
 @pytest.mark.parametrize("drop_unknown", [False, True])
 def test_the_pooled_auc_is_that_of_all_candidates_in_one_heap(small: Evaluation, *, drop_unknown: bool) -> None:
     keep = small.known | (not drop_unknown)
     pooled = roc_auc_score(small.behaviors.labels[keep], np.nan_to_num(small.scores, nan=-1)[keep])
-    metrics = small.metrics(drop_unknown=drop_unknown)
+    metrics = measured(small, drop_unknown=drop_unknown)
     assert metrics["pooled_auc"] == pytest.approx(pooled, abs=1e-6)
     assert metrics["pooled_auc"] != metrics["auc"]
 
 
 def test_a_metric_that_is_defined_nowhere_is_left_out() -> None:
-    metrics = evaluation(behave(([], [(0, 1), (2, 0)])), [0.2, 0.1]).metrics(drop_unknown=False)
+    metrics = measured(evaluation(behave(([], [(0, 1), (2, 0)])), [0.2, 0.1]), drop_unknown=False)
     assert metrics["warm_auc"] == metrics["auc"] == 1
     assert not [name for name in metrics if name.startswith("cold_") and name != "cold_share"]
 
@@ -139,7 +184,7 @@ def test_a_model_that_ranks_nothing_is_reported(scores: list[float], constant: i
     behaviors = behave(([], [(0, 1), (1, 0)]), ([], [(2, 1), (3, 0)]))
     found = evaluation(behaviors, scores)
     assert found.is_constant is bool(constant)
-    assert found.metrics(drop_unknown=False)["constant"] == constant
+    assert measured(found, drop_unknown=False)["constant"] == constant
 
 
 def test_a_constant_model_has_an_auc_of_one_half() -> None:
@@ -148,13 +193,11 @@ def test_a_constant_model_has_an_auc_of_one_half() -> None:
         [(int(article), int(label)) for article, label in zip(rng.integers(6, size=9), [1] + [0] * 8, strict=True)]
         for _ in range(30)
     ]
-    metrics = evaluation(behave(*(([], each) for each in shown)), [0.0] * 270).metrics(drop_unknown=False)
+    metrics = measured(evaluation(behave(*(([], each) for each in shown)), [0.0] * 270), drop_unknown=False)
     assert metrics["auc"] == 0.5
 
 
 # --- files
-
-IDS = pl.Series([f"N{article}" for article in range(6)])
 
 
 def predictions(path: Path) -> dict[str, list[int]]:
@@ -163,9 +206,10 @@ def predictions(path: Path) -> dict[str, list[int]]:
 
 
 def test_the_table_has_a_row_for_every_candidate(small: Evaluation, tmp_path: Path) -> None:
-    small.write(tmp_path / "predictions", IDS, {})
+    small.write(tmp_path / "predictions", {}, ARTICLES)
     table = pl.read_parquet(tmp_path / "predictions" / "scores.parquet")
-    assert table.columns == ["impression", "user", "news", "clicked", "score", "warm"]
+    first = ["impression", "user", "news", "clicked", "score", "warm"]
+    assert table.columns == [*first, "category", "history", "hour"]
     assert len(table) == len(small.scores)
     third = table.filter(pl.col("impression") == "I2")
     assert third["news"].to_list() == [None, "N3", "N1", None, "N2"]
@@ -173,10 +217,25 @@ def test_the_table_has_a_row_for_every_candidate(small: Evaluation, tmp_path: Pa
     assert third["score"].to_list() == [None, 0.4, 0.8, None, 0.6]
     assert third["warm"].to_list() == [False, False, False, False, True]
     assert third["user"].unique().to_list() == [2]
+    assert third["category"].to_list() == [None, "sports", "news", None, "news"]
+    assert third["hour"].unique().to_list() == [2]
+
+
+def test_the_table_has_clicks_before_the_impression_and_its_hour(tmp_path: Path) -> None:
+    shown = [(0, 1), (4, 0)]
+    behaviors = behave(([], shown), ([3, 1, 3], shown), ([5], shown))
+    late = replace(behaviors, times=np.array(["2019-11-15T23:59:59", "1969-12-31T05:00:00", "2019-11-16"], "M8[s]"))
+    evaluation(late, [0.0] * 6).write(tmp_path / "predictions", {}, ARTICLES)
+    table = pl.read_parquet(tmp_path / "predictions" / "scores.parquet")
+    assert table["history"].to_list() == [0, 0, 3, 3, 1, 1]
+    assert table["hour"].to_list() == [23, 23, 5, 5, 0, 0]
+    assert table["category"].to_list() == ["sports", None] * 3  # an article may have none
+    assert table.schema["history"] == pl.Int32
+    assert table.schema["hour"] == pl.Int8
 
 
 def test_ranks_agree_with_scores(small: Evaluation, tmp_path: Path) -> None:
-    small.write(tmp_path / "predictions", IDS, {})
+    small.write(tmp_path / "predictions", {}, ARTICLES)
     table = pl.read_parquet(tmp_path / "predictions" / "scores.parquet")
     found = predictions(tmp_path / "predictions" / "prediction.txt")
     assert list(found) == ["I0", "I1", "I2"]
@@ -188,17 +247,17 @@ def test_ranks_agree_with_scores(small: Evaluation, tmp_path: Path) -> None:
 
 
 def test_ranks_give_the_metrics(small: Evaluation, tmp_path: Path) -> None:
-    small.write(tmp_path / "predictions", IDS, {})
+    small.write(tmp_path / "predictions", {}, ARTICLES)
     found = predictions(tmp_path / "predictions" / "prediction.txt")
     from_ranks = [1 / rank for ranks in found.values() for rank in ranks]
-    metrics = replace(small, scores=np.array(from_ranks)).metrics(drop_unknown=False)
+    metrics = measured(replace(small, scores=np.array(from_ranks)), drop_unknown=False)
     for name in ("mrr", "ndcg5", "ndcg10"):  # AUC counts ties as half, ranks have none
-        assert metrics[name] == small.metrics(drop_unknown=False)[name]
+        assert metrics[name] == measured(small, drop_unknown=False)[name]
 
 
 def test_the_same_scores_give_the_same_bytes(small: Evaluation, tmp_path: Path) -> None:
     for name in ("once", "again"):
-        small.write(tmp_path / name, IDS, {})
+        small.write(tmp_path / name, {}, ARTICLES)
     for path in (tmp_path / "once").iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
@@ -212,7 +271,7 @@ def project(folder: Path, *, epochs: int = 1, encoders: tuple[str, ...] = ("cate
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["encoders"] = {name: name in encoders for name in ("category", "gnn", "id", "llm")}
     params |= {"embed": {**params["embed"], "dimensions": 16}, "model": {"dim": 16, "dropout": 0.1, "history": 10}}
-    params["train"] |= {"epochs": epochs}
+    params["train"] |= {"epochs": epochs, "refit": False}  # what a refit learns from is the training's business
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     synth(folder / "data" / "tiny", news=300, impressions=800)
     return folder
@@ -309,3 +368,71 @@ def test_the_stage_tells_of_a_constant_model(
     assert metrics["constant"] == 1
     assert metrics["auc"] == 0.5
     assert "the same score: it ranks nothing" in caplog.text
+
+
+# --- beside the model
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose model knows articles by name, evaluated."""
+    folder = project(tmp_path_factory.mktemp("evaluated"), encoders=("id", "llm"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run(folder, monkeypatch)
+    return folder
+
+
+def again(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> dict[str, float]:
+    """evaluate alone, with other settings in its section of params.yaml."""
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    params["evaluate"] |= settings
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    monkeypatch.chdir(folder)
+    evaluate(*load(folder))
+    metrics: dict[str, float] = json.loads((folder / "metrics/evaluate/metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def test_hidden_articles_change_the_scores_of_a_model_that_knows_them(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = again(evaluated, monkeypatch, cold_mask=1.0)
+    assert metrics["masked_share"] == 1
+    assert metrics["masked_auc"] != metrics["auc"]
+
+
+def test_with_nothing_to_hide_the_masked_metrics_are_the_plain_ones(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = again(evaluated, monkeypatch, cold_mask=0.01)
+    assert (metrics["masked_auc"], metrics["masked_ndcg10"]) == (metrics["auc"], metrics["ndcg10"])
+    assert metrics["masked_share"] > 0.01  # as many as there are
+
+
+def test_a_mask_of_nothing_is_not_measured(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [name for name in again(evaluated, monkeypatch, cold_mask=0) if name.startswith("masked")]
+
+
+def test_baselines_and_lists_stand_beside_the_model(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = again(evaluated, monkeypatch, cold_mask=0.875)
+    scorers = ("random", "popularity", "category", "cosine", "masked")
+    lists = ("coverage", "diversity", "vector_diversity", "novelty", "popularity_lift", "calibration")
+    beside = {f"{name}_{metric}" for name in scorers for metric in ("auc", "ndcg10")} | {f"{name}10" for name in lists}
+    assert beside <= set(metrics)
+    assert list(metrics) == sorted(metrics)
+    assert metrics["random_auc"] == pytest.approx(0.5, abs=0.05)
+    assert metrics["cosine_auc"] > 0.6  # planted: words tell the topics that users like
+
+
+def test_every_metric_is_documented(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    metrics = again(evaluated, monkeypatch, cold_mask=0.875)
+    names = {re.sub(r"^(weight|lost)_.+", r"\1_<encoder>", name) for name in metrics}
+    assert {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_the_stage_writes_slices_that_a_plot_may_show(evaluated: Path) -> None:
+    table = pl.read_csv(evaluated / "metrics/evaluate/plots/slices.csv", schema_overrides={"value": pl.String})
+    assert table.columns == ["slice", "value", "metric", "mean", "impressions", "candidates"]
+    assert table["slice"].unique(maintain_order=True).to_list() == ["all", "article", "history", "category", "hour"]
+    assert table["mean"].is_between(0, 1).all()

@@ -109,7 +109,15 @@ def test_nodes_have_the_width_that_is_asked_for_and_zeros_fill_the_rest(width: i
     assert vectors[:, :inside].any(dim=0).all()
     assert not vectors[:, inside:].any()
     assert {layer.own.weight.shape for layer in encoder.layers} == {(inside, inside)}
-    torch.testing.assert_close(encoded(make(width=width)).mean(dim=0), torch.zeros(DIM), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("width", [3, None])
+def test_training_starts_with_the_mean_article_at_zero(width: int | None) -> None:
+    encoder = make(width=width)
+    assert encoded(encoder).mean(dim=0).norm() > 0.01
+    encoder.train().start()
+    assert encoder.training
+    torch.testing.assert_close(encoded(encoder).mean(dim=0), torch.zeros(DIM), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])

@@ -100,6 +100,8 @@ def test_a_misspelt_fusion_is_told_with_the_nearest_and_all_known_names(load_wit
         ({"graph__relations": ["entity", "entity"]}, "graph.relations: Value error, each may be named once, found ["),
         ({"graph__relations": ["entities"]}, "graph.relations.0: Input should be 'entity', 'category' or 'co_click'"),
         ({"evaluate__unknown_candidates": "first"}, "evaluate.unknown_candidates: Input should be 'last' or 'drop'"),
+        ({"evaluate__cold_mask": 87.5}, "evaluate.cold_mask: Input should be less than or equal to 1, found 87.5"),
+        ({"evaluate__cold_mask": True}, "evaluate.cold_mask: Input should be a valid number, found True"),
         ({"options": {"gate": 3}}, "options.gate: Input should be a valid dictionary, found 3"),
         ({"encoders__llm": "off"}, "encoders.llm: Input should be a valid boolean, found 'off'"),
         ({"plugin_packages": {"guest": 0.1}}, "plugin_packages.guest: Input should be a valid string, found 0.1"),

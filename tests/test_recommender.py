@@ -257,6 +257,11 @@ def test_a_wrong_shape_is_blamed_on_the_plugin(kind: str, tmp_path: Path) -> Non
         model(ALL, HISTORY, CLICKED, CANDIDATES)
 
 
+def test_an_error_at_the_start_is_blamed_on_the_plugin(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match=r"plugins/encoders/broken.py: KeyError: 'gone'"):
+        broken(tmp_path, "encoder", "return x\n\n    def start(self):\n        raise KeyError('gone')")
+
+
 @pytest.mark.parametrize("kind", OFFERS)
 def test_an_error_is_blamed_on_the_plugin_with_its_line(kind: str, tmp_path: Path) -> None:
     model = broken(tmp_path, kind, "raise KeyError('gone')")

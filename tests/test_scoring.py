@@ -46,7 +46,7 @@ def one_by_one(model: Recommender, impressions: list[tuple[list[int], list[tuple
         articles = model.articles(torch.tensor([*(latest or [0]), *(max(article, 0) for article, _ in shown)]))
         width = max(1, len(latest))
         user = model.users(articles[None, :width], torch.full((1, width), bool(latest)))
-        of_shown = model.score(user, articles[width:]).tolist()
+        of_shown = (model.log_scale.exp() * articles[width:] @ user[0]).tolist()
         scores += [found if article >= 0 else np.nan for found, (article, _) in zip(of_shown, shown, strict=True)]
     return np.array(scores)
 
@@ -62,8 +62,8 @@ def test_how_much_is_scored_at_once_does_not_matter(monkeypatch: pytest.MonkeyPa
     model = recommender()
     at_once = score(model, behave(*IMPRESSIONS), MOST).candidates
     monkeypatch.setattr(scoring, "ARTICLES", 4)
-    monkeypatch.setattr(scoring, "CLICKS", 4)
-    monkeypatch.setattr(scoring, "PAIRS", 3)
+    monkeypatch.setattr(scoring, "VALUES", 64)
+    monkeypatch.setattr(scoring, "IMPRESSIONS", 2)
     np.testing.assert_allclose(score(model, behave(*IMPRESSIONS), MOST).candidates, at_once, rtol=1e-5)
 
 
@@ -123,12 +123,11 @@ def test_a_user_encoder_sees_zeros_where_there_is_no_click(monkeypatch: pytest.M
     assert all((without == 0).all() and within.any(dim=1).all() for without, within in cells)
 
 
-def test_histories_of_like_length_are_encoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "CLICKS", 12)
+def test_histories_of_like_length_are_encoded_together() -> None:
     counts = np.array([1, 5, 0, 6, 6, 2, 1, 12, 30])
-    groups = [counts[part].tolist() for part in scoring.alike(counts)]
+    groups = [counts[part].tolist() for part in scoring.alike(counts, 12)]
     assert groups == [[30], [12], [6, 6], [5, 2], [1, 1, 0]]
-    assert sorted(np.concatenate(list(scoring.alike(counts))).tolist()) == list(range(9))
+    assert sorted(np.concatenate(list(scoring.alike(counts, 12))).tolist()) == list(range(9))
 
 
 def test_only_the_latest_clicks_are_read() -> None:

@@ -15,17 +15,20 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from newsfuse import Inputs, Need, Vocabulary
-from newsfuse import training as training_module
+from newsfuse import Inputs, Need, Vocabulary, descent
 from newsfuse.assembly import Architecture
 from newsfuse.behaviors import Behaviors
 from newsfuse.errors import NewsfuseError, PluginError
+from newsfuse.fit import Fit
+from newsfuse.learning import Learner, Pass, cross_entropy
 from newsfuse.params import Train
 from newsfuse.ranking import ranking
 from newsfuse.recommender import Recommender
 from newsfuse.scoring import score
 from newsfuse.split import split
-from newsfuse.training import Epoch, Fit, Trainer, cross_entropy
+from newsfuse.training import Epoch, Trainer, train
+from newsfuse.vocabularies import Vocabularies
+from newsfuse.words import Words
 
 ARTICLES, WIDTH, HISTORY = 120, 8, 4
 SETTINGS = Train(
@@ -40,6 +43,7 @@ SETTINGS = Train(
     clip_norm=1.0,
     patience=4,
     precision="float32",
+    refit=False,
 )
 
 
@@ -238,11 +242,12 @@ def scripted(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, *aucs: float) ->
     """Make `trainer` see these validation AUCs, whatever the model does; the epochs that it asks about."""
     asked: list[int] = []
 
-    def validate(number: int, course: str, train: Fit | None, *, rate: float, speed: float) -> Epoch:
+    def validated(number: int, course: str, passed: Pass | None, taken: dict[str, int]) -> Epoch:
         asked.append(number)
-        return Epoch(number, course, train, Fit(0, 0, 0), aucs[number], rate, speed, {})
+        train, rate, speed = (passed.fit, passed.learning_rate, passed.clicks_per_s) if passed else (None, 0, 0)
+        return Epoch(number, course, train, Fit(0, 0, 0), aucs[number], rate, speed, {}, taken)
 
-    monkeypatch.setattr(trainer, "_validate", validate)
+    monkeypatch.setattr(trainer, "_validated", validated)
     return asked
 
 
@@ -303,6 +308,64 @@ def test_the_learning_rate_falls_to_zero() -> None:
     assert [epoch.learning_rate for epoch in reported] == pytest.approx([0.02, 0.015, 0.01, 0.005, 0], abs=1e-9)
 
 
+# --- once more, from all days
+
+
+@pytest.mark.parametrize(
+    ("aucs", "taken"),
+    [
+        ([0.5, 0.6, 0.7, 0.6, 0.8], {"histories": 2, "impressions": 2}),
+        ([0.7, 0.6, 0.6, 0.8, 0.6], {"impressions": 1}),
+        ([0.5, 0.6, 0.5, 0.6, 0.6], {"histories": 1}),
+        ([0.7, 0.6, 0.6, 0.5, 0.6], {}),
+    ],
+)
+def test_the_best_epoch_tells_how_many_of_each_course_led_to_it(
+    aucs: list[float], taken: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = trainer(recommender(), pretrain_epochs=2, epochs=2)
+    scripted(training, monkeypatch, *aucs)
+    assert training.fit(lambda _: None).taken == taken
+
+
+def test_the_same_epochs_of_the_same_lessons_give_the_same_bytes() -> None:
+    model = recommender("id", "llm")
+    log = Log(model)
+    best = trainer(model, pretrain_epochs=2, epochs=2, lr=0.003).fit(log)
+    assert best.taken == {"histories": 2, "impressions": 2}
+    wanted = SETTINGS.model_copy(update={"pretrain_epochs": 2, "epochs": 2, "lr": 0.003})
+    again = recommender("id", "llm")
+    Learner(again, planted(200, 1), wanted, history=HISTORY, seed=0).repeat(best.taken)
+    assert weights(again) == weights(model) == log.weights[best.number]
+
+
+def four_days() -> Behaviors:
+    """The fourth validates."""
+    behaviors = planted(200, 1)
+    days = np.datetime64("2019-11-11T12:00:00") + np.repeat(np.arange(4), 50) * np.timedelta64(1, "D")
+    return replace(behaviors, times=days.astype("datetime64[s]"))
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_the_model_learns_again_from_all_days_or_stays_with_the_first_three(refit: bool) -> None:  # noqa: FBT001 - the case
+    behaviors, asked, reported = four_days(), list[Behaviors](), list[Epoch]()
+
+    def untrained(lessons: Behaviors) -> tuple[Vocabularies, Recommender]:
+        asked.append(lessons)
+        words = Words.of(str(number) for number in range(len(asked)))
+        return Vocabularies(words, words, words, words, words), recommender()
+
+    settings = SETTINGS.model_copy(update={"refit": refit})
+    known, model, best = train(untrained, behaviors, settings, history=HISTORY, seed=0, report=reported.append)
+    assert [len(each) for each in asked] == [150, 200][: 1 + refit]
+    assert len(known.news) == len(asked), "what is known belongs to the model"
+    assert best.taken == {"impressions": best.number}
+    assert len(reported) == 1 + SETTINGS.epochs, "of the second model there is no figure"
+    wanted = recommender()
+    Learner(wanted, asked[-1], settings, history=HISTORY, seed=0).repeat(best.taken)
+    assert weights(model) == weights(wanted)
+
+
 # --- repetition
 
 
@@ -357,7 +420,7 @@ def test_gradients_of_single_rows_train_as_those_of_whole_tables(monkeypatch: py
     for plain in (False, True):
         model = recommender("id", "llm")
         if plain:
-            monkeypatch.setattr(training_module, "Gradients", TorchGradients)
+            monkeypatch.setattr(descent, "Gradients", TorchGradients)
         trainer(model, epochs=2, clip_norm=0.5, weight_decay=0.1).fit(lambda _: None)
         results.append(model.state_dict())
     torch.testing.assert_close(*results, rtol=0, atol=1e-3)  # a single step is .02

@@ -1,0 +1,73 @@
+"""A step against the gradient: AdamW, its learning rate, and gradients that are clipped together."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from newsfuse.params import Train
+
+TINY = 1e-6
+"""Keeps a gradient of zero from being divided by zero, as in torch's own clipping."""
+
+
+class Descent:
+    """AdamW with a learning rate that falls to zero in a straight line."""
+
+    def __init__(self, model: nn.Module, settings: Train, steps: int) -> None:
+        self.gradients = Gradients(model)
+        # fused: one pass over the memory of an embedding table instead of ten
+        self.optimiser = AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        self.schedule = LambdaLR(self.optimiser, lambda step: 1 - step / max(1, steps))
+        self.clip_norm = settings.clip_norm
+
+    @property
+    def rate(self) -> float:
+        """The learning rate now."""
+        return float(self.schedule.get_last_lr()[0])
+
+    def step(self, loss: Tensor) -> None:
+        """Against the gradient of `loss`, its length at most `clip_norm`."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.gradients.clip(self.clip_norm)
+        self.optimiser.step()
+        self.schedule.step()
+
+
+class Gradients:
+    """The gradients of a model, clipped together; those of embedding tables are computed for the rows of a batch alone.
+
+    Otherwise torch makes a table of zeros at each step, which for 50,000 articles takes twice as long as AdamW.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                module.sparse = True
+        self.parameters = list(model.parameters())
+        self.tables: dict[nn.Parameter, Tensor] = {}
+        self.rows: dict[nn.Parameter, Tensor] = {}
+        """Those that are not zero in the table."""
+
+    def clip(self, most: float) -> None:
+        """Shorten them to the length `most`, if they are longer, and make all of them dense."""
+        given = {each: each.grad for each in self.parameters if each.grad is not None}
+        sparse = {each: grad.coalesce() for each, grad in given.items() if grad.is_sparse}
+        values = [sparse[each].values() if each in sparse else grad for each, grad in given.items()]
+        shorter = (most / (get_total_norm(values) + TINY)).clamp(max=1.0)
+        for value in values:
+            value.mul_(shorter)
+        for parameter, grad in sparse.items():
+            parameter.grad = self._dense(parameter, grad)
+
+    def _dense(self, parameter: nn.Parameter, grad: Tensor) -> Tensor:
+        """In the table that was used before: AdamW is for dense gradients."""
+        rows = grad.indices()[0]
+        if parameter in self.tables:
+            table = self.tables[parameter].index_fill_(0, self.rows[parameter], 0)
+        else:
+            table = torch.zeros_like(parameter)
+        self.tables[parameter], self.rows[parameter] = table.index_copy_(0, rows, grad.values()), rows
+        return table
