@@ -1,4 +1,4 @@
-"""`newsfuse ensemble`: what is made of several runs."""
+"""`newsfuse compare` and `newsfuse ensemble`: what is made of several runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,4 +21,24 @@ def ensemble(
     guarded(lambda: combine(runs, Path(), out), verbose=False)
 
 
-COMMANDS = (ensemble,)
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Runs as for ensemble, the reference first; runs that differ in their seed: late=one,two."),
+    ],
+    *,
+    slices: Annotated[bool, typer.Option("--slices", help="Show the AUC of slices of dev too.")] = False,
+    md: Annotated[Path | None, typer.Option(help="Write Markdown; - is standard output.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write CSV: all metrics of all slices; - is standard output.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page of HTML; - is standard output.")] = None,
+) -> None:
+    """Show which run ranks better, by how much, and whether that is more than noise; and what each cost."""
+    from newsfuse.compare import compare as show  # noqa: PLC0415 - other commands need not wait for polars
+
+    files = {form: path for form, path in {"md": md, "csv": csv, "html": html}.items() if path}
+    guarded(lambda: show(runs, Path(), files, by_slice=slices), verbose=False)
+
+
+COMMANDS = (compare, ensemble)

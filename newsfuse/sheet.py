@@ -1,0 +1,111 @@
+"""A table of words, and the forms it is printed and written in. Whatever its cells hold stays text in each of them."""
+
+import csv
+import html
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from newsfuse.errors import printable
+
+STYLE = """\
+:root { color-scheme: light dark; }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+div { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+caption { text-align: left; padding: .5rem 0; }
+th, td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8886; text-align: left; white-space: nowrap; }
+.number { text-align: right; }
+"""
+LONGEST_NAME = 18
+"""Characters, in a terminal: of 80 columns, figures take 44."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A title, the names of the columns, and rows of cells. The first `names` columns are words, the others figures."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    names: int
+
+    def table(self) -> Table:
+        """For a terminal; long names are shortened in their middle."""
+        table = Table(box=box.SIMPLE_HEAD, title=printable(self.title), title_justify="left", pad_edge=False)
+        for number, name in enumerate(self.head):
+            table.add_column(name, justify="left" if number < self.names else "right", no_wrap=True)
+        for row in self.rows:
+            names = (_shortened(printable(cell)) for cell in row[: self.names])
+            table.add_row(*names, *row[self.names :])
+        return table
+
+    def markdown(self) -> str:
+        """As GitHub has tables."""
+        rule = ["---"] * self.names + ["---:"] * (len(self.head) - self.names)
+        lines = [_row(_marked(cell) for cell in self.head), _row(rule)]
+        lines += [_row(_marked(cell) for cell in row) for row in self.rows]
+        return f"{_marked(self.title)}\n\n" + "\n".join(lines) + "\n"
+
+    def html(self) -> str:
+        """A `table` element."""
+        head = "".join(self._cell("th", number, cell) for number, cell in enumerate(self.head))
+        rows = ["".join(self._cell("td", number, cell) for number, cell in enumerate(row)) for row in self.rows]
+        body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+        caption = f"<caption>{html.escape(printable(self.title))}</caption>"
+        table = f"{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
+        return f"<div><table>\n{table}\n</table></div>\n"
+
+    def _cell(self, tag: str, number: int, cell: str) -> str:
+        kind = ' class="number"' if number >= self.names else ""
+        return f"<{tag}{kind}>{html.escape(printable(cell))}</{tag}>"
+
+
+def markdown(sheets: Sequence[Sheet], words: Sequence[str]) -> str:
+    """The sheets, and the sentences below them."""
+    return "\n".join([*(sheet.markdown() for sheet in sheets), *(f"{_marked(sentence)}\n" for sentence in words)])
+
+
+def page(title: str, sheets: Sequence[Sheet], words: Sequence[str]) -> str:
+    """A whole HTML page that loads nothing."""
+    head = f'<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n<style>\n{STYLE}</style>'
+    body = "".join(
+        [*(sheet.html() for sheet in sheets), *(f"<p>{html.escape(printable(each))}</p>\n" for each in words)]
+    )
+    head += f"\n<title>{html.escape(printable(title))}</title>"
+    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}</body>\n</html>\n'
+
+
+def comma_separated(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """CSV (RFC 4180 with Unix line ends). What a spreadsheet would take for a formula has a ' before it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([_harmless(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _marked(text: str) -> str:
+    """`text` with all that Markdown or HTML would make something of escaped, on one line."""
+    escaped = html.escape(printable(text).replace("\n", " "), quote=False)
+    return re.sub(r"([\\`*_{}\[\]|~#@])", r"\\\1", escaped)
+
+
+def _harmless(text: str) -> str:
+    text = printable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= LONGEST_NAME:
+        return name
+    half = (LONGEST_NAME - 1) // 2
+    return f"{name[: LONGEST_NAME - 1 - half]}…{name[-half:]}"
