@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from newsfuse import Mode, __version__
-from newsfuse.commands import data, experiments, ledger, results
+from newsfuse.commands import data, experiments, ledger, report, results, show
 from newsfuse.stage import guarded, log_printably
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
 )
 app.add_typer(data.bundles, name="import")
 app.add_typer(ledger.app, name="ledger")
-for command in (*data.COMMANDS, *experiments.COMMANDS, *results.COMMANDS):
+for command in (*data.COMMANDS, *experiments.COMMANDS, *report.COMMANDS, *results.COMMANDS, *show.COMMANDS):
     app.command()(command)
 
 

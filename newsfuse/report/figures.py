@@ -1,0 +1,116 @@
+"""Means with their intervals, and differences between two runs, from the users' bootstrap."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from heapq import nlargest
+from itertools import groupby
+
+import numpy as np
+
+from newsfuse.bootstrap import bootstrap
+from newsfuse.ranking import Ranking, ranking, subset, unknown_last
+from newsfuse.report.evidence import Evidence
+from newsfuse.report.section import AbsentError, Figure, between, number
+from newsfuse.runs import Run
+from newsfuse.slices import Slice, sliced
+
+METRICS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
+"""Names of newsfuse.ranking.Ranking's fields in print, in their order."""
+
+MOST = 40
+"""Slices, or groups of articles, of one kind that are shown: the largest."""
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A mean over impressions, and its 95 % interval over users."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float | None, float | None]:
+        """mean, low, high: as a chart has it."""
+        return self.mean, self.low, self.high
+
+    def figure(self, *, sign: bool = False) -> Figure:
+        """As a table has it."""
+        mean = f"{self.mean:+.4f}" if sign and self.mean == self.mean else number(self.mean)  # noqa: PLR0124 - NaN
+        return Figure(mean, between(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class Part:
+    """The metrics of a slice."""
+
+    kind: str
+    """What slices are told apart by, such as history."""
+    value: str
+    """Such as 1-5."""
+    metrics: dict[str, Estimated]
+    impressions: int
+    """In which the metrics are defined."""
+
+
+def drops_unknown(evidence: Evidence) -> bool:
+    """Whether candidates without an article do not count, as the run's `evaluate.unknown_candidates` says."""
+    try:
+        return bool(evidence.group("evaluate").get("unknown_candidates") == "drop")
+    except AbsentError:
+        return False
+
+
+def means(run: Run, *, drop_unknown: bool) -> dict[str, Estimated]:
+    """By METRICS' keys."""
+    return _estimated(_values(run.ranking(drop_unknown=drop_unknown)), _users(run))
+
+
+def differences(run: Run, reference: Run, *, drop_unknown: bool) -> dict[str, Estimated]:
+    """How much better `run` is, impression by impression. Raises DataError for runs on other candidates."""
+    aligned = run.aligned(reference)
+    pair = [_values(each.ranking(drop_unknown=drop_unknown)) for each in (aligned, reference)]
+    return _estimated(pair[0] - pair[1], _users(reference))
+
+
+def parts(run: Run, metrics: Sequence[str], *, drop_unknown: bool) -> list[Part]:
+    """These metrics of the MOST largest slices of each kind, all from the same resamples of users."""
+    found = list(_largest(run))
+    rankings = [_ranked(run, each.mask, drop_unknown=drop_unknown) for each in found]
+    values = np.stack([getattr(each, name) for each in rankings for name in metrics], axis=1)
+    estimate = bootstrap(values, _users(run))
+    triples = [Estimated(*map(float, each)) for each in zip(estimate.mean, estimate.low, estimate.high, strict=True)]
+    starts = range(0, len(triples), len(metrics))
+    return [
+        Part(each.kind, each.value, dict(zip(metrics, triples[at:], strict=False)), int(estimate.impressions[at]))
+        for each, at in zip(found, starts, strict=True)
+    ]
+
+
+def _largest(run: Run) -> Iterator[Slice]:
+    # a data set may have thousands of categories: each is a column of resamples, and a row that nobody reads
+    for _, kind in groupby(sliced(run.table), key=lambda each: each.kind):
+        largest = nlargest(MOST, enumerate(kind), key=lambda numbered: numbered[1].mask.sum())
+        yield from (each for _, each in sorted(largest, key=lambda numbered: numbered[0]))
+
+
+def _ranked(run: Run, mask: np.ndarray, *, drop_unknown: bool) -> Ranking:
+    """Of the candidates that `mask` marks: bool (candidates,)."""
+    keep = mask & ~np.isnan(run.scores) if drop_unknown else mask
+    return ranking(*subset(unknown_last(run.scores), run.table["clicked"].to_numpy(), run.offsets, keep))
+
+
+def _values(ranking: Ranking) -> np.ndarray:
+    """float64 (n, metrics)"""
+    return np.stack(astuple(ranking), axis=1)
+
+
+def _users(run: Run) -> np.ndarray:
+    """Whose each impression is: (n,)."""
+    return run.table["user"].gather(run.offsets[:-1]).to_numpy()
+
+
+def _estimated(values: np.ndarray, users: np.ndarray) -> dict[str, Estimated]:
+    found = bootstrap(values, users)
+    columns = zip(found.mean, found.low, found.high, strict=True)
+    return {name: Estimated(*map(float, column)) for name, column in zip(METRICS, columns, strict=True)}
