@@ -202,3 +202,4 @@ class Buyer(Project):
         """As DVC leaves it before it runs the stage."""
         shutil.rmtree(self.root / ARTIFACT, ignore_errors=True)
         (self.root / "metrics/embed.json").unlink(missing_ok=True)
+        shutil.rmtree(self.root / "metrics/embed", ignore_errors=True)
