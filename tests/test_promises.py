@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 LEDGER = Path(".newsfuse/ledger.sqlite")
 DIMENSIONS = 8
-PATIENCE_S = 60
+PATIENCE_S = 180
 ONE_BY_ONE = {"NEWSFUSE_CONCURRENCY": "1", "NEWSFUSE_MAX_INPUTS": str(IN_FLIGHT), "OPENAI_API_KEY": "sk-none"}
 A_DOLLAR_PER_TOKEN = ("NEWSFUSE_USD_PER_MILLION_TOKENS", "1000000")
 """Each of the seven texts is one token by the estimator, and as the server bills it."""
