@@ -186,6 +186,8 @@ def until(so: Callable[[], bool]) -> None:
 
 def test_two_runs_at_once_pay_once(folder: Path, server: Changing, tmp_path: Path) -> None:
     told = [tmp_path / f"told by {number}" for number in range(2)]
+    for path in told:
+        path.touch()  # the server reads both
 
     def both_are_at_it() -> bool:
         return server.requests > 1 or any("waiting for process" in path.read_text(encoding="utf-8") for path in told)
@@ -195,6 +197,7 @@ def test_two_runs_at_once_pay_once(folder: Path, server: Changing, tmp_path: Pat
     for path in told:
         with path.open("w") as file:
             processes.append(subprocess.Popen(command, env=variables(tmp_path, server), stderr=file))
+        until(lambda: server.requests > 0)  # the second comes while the first is paying
     assert [process.wait(PATIENCE_S) for process in processes] == [0, 0]
     assert sorted(server.texts) == sorted(TEXTS)
 
