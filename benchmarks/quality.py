@@ -28,7 +28,7 @@ from newsfuse.graph import NewsGraph, build, co_clicks
 from newsfuse.news import News
 from newsfuse.params import Params, load, options
 from newsfuse.plugin import Embedder
-from newsfuse.ranking import Ranking, ranking, unknown_last
+from newsfuse.ranking import METRICS, Ranking, ranking, unknown_last
 from newsfuse.recommender import Recommender
 from newsfuse.registry import Registry
 from newsfuse.scoring import score
@@ -37,7 +37,6 @@ from newsfuse.vocabularies import Vocabularies
 from newsfuse.words import Words
 
 RESAMPLES = 2000
-METRICS = ("auc", "mrr", "ndcg5", "ndcg10")
 TITLES = {
     "random": "random",
     "popularity": "click rate in train",

@@ -1,6 +1,5 @@
 """Scorers that learn nothing: what a model has to beat on the same impressions."""
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from scipy.sparse import csr_matrix
 
 from newsfuse import csr
 from newsfuse.behaviors import Behaviors
+from newsfuse.products import products
 
 PRIOR = 20
 """Showings that count as much as the mean click rate does, in the click rate of an article."""
@@ -77,7 +77,8 @@ def cosines(behaviors: Behaviors, vectors: np.ndarray, history: int) -> np.ndarr
     for start in range(0, len(behaviors), IMPRESSIONS):
         part = bounds[start : start + IMPRESSIONS + 1]
         own = _unit(torch.from_numpy(means[behaviors.history[start : start + IMPRESSIONS]] @ articles.numpy()))
-        found[part[0] : part[-1]] = _products(own, articles, part - part[0], places[part[0] : part[-1]])
+        starts, shown = torch.from_numpy(part - part[0]), places[part[0] : part[-1]]
+        found[part[0] : part[-1]] = products(own, articles, starts, shown).double().numpy()
     return found
 
 
@@ -89,21 +90,6 @@ def history_means(behaviors: Behaviors, n: int, history: int) -> Any:  # noqa: A
     weights = (1 / np.maximum(counts, 1)).astype(np.float32)[owner[latest]]
     news = behaviors.history_news[latest]
     return csr_matrix((weights, news, csr.offsets(counts)), shape=(len(counts), n))
-
-
-def _products(users: torch.Tensor, articles: torch.Tensor, offsets: np.ndarray, places: torch.Tensor) -> np.ndarray:
-    """Of user i with `articles[places[offsets[i]:offsets[i + 1]]]`, where they lie: pairs of rows would be copies."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        wanted = torch.sparse_csr_tensor(
-            torch.from_numpy(offsets),
-            places,
-            users.new_zeros(len(places)),
-            (len(users), len(articles)),
-            check_invariants=False,  # an impression may show an article twice
-        )
-    products: torch.Tensor = torch.sparse.sampled_addmm(wanted, users, articles.T, beta=0).values()
-    return products.double().numpy()
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,9 @@ from pathlib import Path
 from newsfuse.artifact import write_text
 from newsfuse.comparison import Comparison, Cost, Finding, comparison
 from newsfuse.course import ALL
-from newsfuse.ensemble import METRICS
 from newsfuse.entrants import entrants
 from newsfuse.errors import ParamsError, StorageError
+from newsfuse.ranking import METRICS
 from newsfuse.sheet import Sheet, comma_separated, markdown, page
 from newsfuse.terminal import dollars, show, tell
 from newsfuse.verdict import UNKNOWN, chance, signed, verdict

@@ -10,9 +10,9 @@ from scipy.special import stdtrit
 
 from newsfuse.bootstrap import LEVEL, Estimate, bootstrap, holm
 from newsfuse.course import Course, Measured
-from newsfuse.ensemble import METRICS
 from newsfuse.entrants import Entrant
 from newsfuse.provenance import Provenance
+from newsfuse.ranking import METRICS
 from newsfuse.runs import Run, setting
 
 OF_SLICES = ("category", "history", "hour")
@@ -111,7 +111,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _findings(entrants: Sequence[Entrant], measured: Sequence[Measured], course: Course) -> Iterator[Finding]:
     """Slice by slice, metric by metric, entrant by entrant."""
-    figures = _figures(measured, course.users)
+    figures = _figures(measured, course.first.users)
     for place in np.ndindex(len(course.slices), len(METRICS), len(entrants)):
         in_slice, metric, entrant = place
         label, runs = entrants[entrant].label, entrants[entrant].runs

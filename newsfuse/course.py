@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from newsfuse import csr
-from newsfuse.ensemble import METRICS
-from newsfuse.ranking import Ranking
+from newsfuse.ranking import METRICS, Ranking
 from newsfuse.runs import Run
 from newsfuse.slices import sliced
 
@@ -74,11 +73,6 @@ class Course:
     def slices(self) -> list[str]:
         """Their S names."""
         return [ALL, *(part.name for part in self.parts)]
-
-    @property
-    def users(self) -> np.ndarray:
-        """Whose each impression is (n,)."""
-        return self.first.table["user"].gather(self.first.offsets[:-1]).to_numpy()
 
     def measured(self, names: Sequence[str], root: Path) -> Measured:
         """Of the runs of these names, one at a time in memory. Raises what `Run.read` and `Run.aligned` raise."""

@@ -1,11 +1,17 @@
 """Lists of different lengths in flat arrays: list i is `values[offsets[i]:offsets[i + 1]]`."""
 
 import numpy as np
+import polars as pl
 
 
 def offsets(counts: np.ndarray) -> np.ndarray:
     """int64 (n + 1,): where each of the n lists of `counts` values begins, and where the last ends."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def runs(values: pl.Series) -> np.ndarray:
+    """int64 (n + 1,): the n stretches of equal neighbours in `values`."""
+    return offsets(values.rle().struct.field("len").to_numpy())
 
 
 def lengths(offsets: np.ndarray) -> np.ndarray:

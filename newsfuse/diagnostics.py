@@ -10,32 +10,25 @@ import numpy as np
 import polars as pl
 
 from newsfuse import csr
-from newsfuse.bootstrap import bootstrap
+from newsfuse.bootstrap import FEWER_RESAMPLES, bootstrap
+from newsfuse.evaluation import DECIMALS, Evaluation
 from newsfuse.harmless import write_csv
-from newsfuse.ranking import Ranking, ranking, ranks, subset, unknown_last
+from newsfuse.ranking import METRICS, Ranking, ranks
 
-DECIMALS = 6
-"""As in metrics.json."""
 POINTS = 101
 """Of the ROC curve: one for each hundredth of the unclicked candidates."""
 BINS = 10
 """Of the calibration: 10 is usual, and each has a tenth of the candidates."""
-RESAMPLES = 2_000
-"""Of users: their noise in the ends of an interval is a fiftieth of its width."""
-METRICS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
 
 
-def write(folder: Path, table: pl.DataFrame, *, drop_unknown: bool) -> None:
-    """`roc.csv`, `calibration.csv` and `intervals.csv` in `folder`. Raises OSError.
-
-    `table`: as scores.parquet has it; unknown candidates (no score) rank last, or do not count.
-    """
-    offsets = csr.offsets(table["impression"].rle().struct.field("len").to_numpy())
-    scores = table["score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    keep = ~np.isnan(scores) if drop_unknown else np.ones(len(scores), dtype=bool)
-    scored = subset(unknown_last(scores), table["clicked"].to_numpy(), offsets, keep)
-    users = table["user"].gather(offsets[:-1]).to_numpy()
-    tables = {"roc": roc(*scored), "calibration": calibration(*scored), "intervals": intervals(ranking(*scored), users)}
+def write(folder: Path, evaluation: Evaluation) -> None:
+    """`roc.csv`, `calibration.csv` and `intervals.csv` in `folder`. Raises OSError."""
+    scored, ranked = evaluation.subset(evaluation.among), evaluation.ranking(evaluation.among)
+    tables = {
+        "roc": roc(*scored),
+        "calibration": calibration(*scored),
+        "intervals": intervals(ranked, evaluation.behaviors.users),
+    }
     for name, each in tables.items():
         write_csv(folder / f"{name}.csv", each.with_columns(pl.col(pl.Float64).round(DECIMALS)))
 
@@ -81,7 +74,7 @@ def intervals(ranked: Ranking, users: np.ndarray) -> pl.DataFrame:
     `users`: (n,), whose impression each of the n in `ranked` is. See `newsfuse.bootstrap`.
     """
     values = np.column_stack([getattr(ranked, name) for name in METRICS])
-    found = bootstrap(values, users, resamples=RESAMPLES)
+    found = bootstrap(values, users, resamples=FEWER_RESAMPLES)
     return pl.DataFrame({"metric": list(METRICS.values()), "mean": found.mean, "low": found.low, "high": found.high})
 
 

@@ -11,13 +11,12 @@ from rich.table import Table
 from newsfuse import csr
 from newsfuse.artifact import MANIFEST, writing
 from newsfuse.errors import ParamsError
-from newsfuse.ranking import ranks, unknown_last
+from newsfuse.ranking import METRICS, ranks, unknown_last
 from newsfuse.runs import SCORES, Run, setting
 from newsfuse.submission import write_predictions
 from newsfuse.terminal import show, tell
 
 KIND = "ensemble"
-METRICS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import polars as pl
 from newsfuse import csr
 from newsfuse.artifact import writing
 from newsfuse.behaviors import Behaviors
-from newsfuse.ranking import Ranking, is_constant, pooled_auc, ranking, ranks, subset, unknown_last
+from newsfuse.ranking import METRICS, Ranking, is_constant, pooled_auc, ranking, ranks, subset, unknown_last
 from newsfuse.slices import Slice, sliced
 from newsfuse.submission import write_predictions
 
@@ -21,8 +21,7 @@ DECIMALS = 6
 """In metrics.json: a thousandth of the noise between two seeds."""
 BRIEF = ("auc", "ndcg10")
 """Of what is measured beside the model: a column each is enough in a table of experiments."""
-FULL = ("auc", "mrr", "ndcg5", "ndcg10")
-OF_SLICES = {"all": FULL, "article": FULL, "history": ("auc",)}
+OF_SLICES = {"all": tuple(METRICS), "article": tuple(METRICS), "history": ("auc",)}
 """Which metrics of which slices stand in metrics.json; categories and hours are too many for it."""
 
 COLUMNS: dict[str, type[pl.DataType]] = {
@@ -51,7 +50,7 @@ class Evaluation:
     drop_unknown: bool
     """Whether candidates without a score count in no metric; else they rank last."""
 
-    @property
+    @cached_property
     def warm(self) -> np.ndarray:
         """bool (candidates,): which candidates are known and were seen in training."""
         return (self.behaviors.candidate_news >= 0) & self.seen[self.behaviors.candidate_news]
@@ -61,12 +60,12 @@ class Evaluation:
         """bool (candidates,): which candidates have a score."""
         return ~np.isnan(self.scores)
 
-    @property
+    @cached_property
     def full_scores(self) -> np.ndarray:
         """float64 (candidates,): unknown candidates below all others, alike among themselves."""
         return unknown_last(self.scores)
 
-    @property
+    @cached_property
     def among(self) -> np.ndarray:
         """bool (candidates,): which candidates count."""
         return self.known if self.drop_unknown else np.ones(len(self.scores), dtype=bool)
@@ -98,7 +97,11 @@ class Evaluation:
 
     def ranking(self, keep: np.ndarray) -> Ranking:
         """MIND's metrics of each impression among the candidates `keep`: bool (candidates,)."""
-        return ranking(*subset(self.full_scores, self.behaviors.labels, self.behaviors.candidate_offsets, keep))
+        return ranking(*self.subset(keep))
+
+    def subset(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scores, labels and offsets of these candidates, as `ranking` takes them."""
+        return subset(self.full_scores, self.behaviors.labels, self.behaviors.candidate_offsets, keep)
 
     @cached_property
     def slices(self) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from newsfuse.dotted import dotted
 from newsfuse.errors import ParamsError
 from newsfuse.revisions import SHORT, Revision
 from newsfuse.runs import WORKSPACE
@@ -117,15 +118,7 @@ def _experiment(state: ExpState, kind: Kind, condition: str, took: Took) -> Expe
 def _values(files: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The values of a file by their path in it; nothing where the file is not to be had."""
     found = files.get(path, {}).get("data")
-    return dict(_flat(found, "")) if isinstance(found, dict) else {}
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    return dict(dotted(found)) if isinstance(found, dict) else {}
 
 
 class Clock:
@@ -153,6 +146,4 @@ class Clock:
 
     def _read(self, commit: str) -> float | None:
         with self.repo.switch(commit):
-            revision = Revision(commit, commit, self.repo)
-            # from the root: DVC would count from the folder of the project that the user is in
-            return minutes(lambda path: revision.text(f"/{path}"), self.root)
+            return minutes(Revision(commit, commit, self.repo).text, self.root)

@@ -19,15 +19,12 @@ import polars as pl
 
 from newsfuse import csr
 from newsfuse.behaviors import Behaviors
-from newsfuse.bootstrap import bootstrap
+from newsfuse.bootstrap import FEWER_RESAMPLES, bootstrap
 from newsfuse.evaluation import DECIMALS, Evaluation
 from newsfuse.harmless import write_csv
-from newsfuse.recommender import Recommender
 from newsfuse.slices import HISTORY
 from newsfuse.views import Views
 
-RESAMPLES = 2_000
-"""Of users: their noise in the ends of an interval is a fiftieth of its width."""
 WEIGHT = "weight_"
 
 log = logging.getLogger(__name__)
@@ -59,17 +56,18 @@ class Explanation:
             write_csv(folder / f"{name}.csv", table)
 
 
-def explain(model: Recommender, evaluation: Evaluation, history: int) -> Explanation:
-    """What each encoder of `model` is worth on the impressions that it was evaluated on.
+def explain(views: Views, evaluation: Evaluation, history: int) -> Explanation:
+    """What each encoder of a model is worth on the impressions that it was evaluated on.
 
-    `history`: how many of the latest clicks are read. Encoders are run once; for each of them articles are fused, and
-    users and candidates scored, once more. Raises PluginError naming the plugin that fails or returns NaN or infinity.
+    `views`: of all articles that these mention; `history`: how many of the latest clicks are read. No encoder is run;
+    for each of them articles are fused, and users and candidates scored, once more. Raises PluginError naming the
+    plugin that fails or returns NaN or infinity.
     """
-    views, rows = Views.of(model, evaluation.behaviors.mentioned()), _shown(evaluation.behaviors)
+    rows, fusion = _shown(evaluation.behaviors), views.model.origins["fusion"]
     articles = _articles(views, evaluation, rows)
     weights = _weights(articles, _groups(articles, _histories(evaluation.behaviors, rows)))
     if weights.is_empty():
-        log.info("%s has no weights to show: what counts is the AUC lost without each encoder", model.origins["fusion"])
+        log.info("%s has no weights to show: what counts is the AUC lost without each encoder", fusion)
     return Explanation(articles, weights, _lost(views, evaluation, history))
 
 
@@ -131,7 +129,7 @@ def _lost(views: Views, evaluation: Evaluation, history: int) -> pl.DataFrame:
     encoders, behaviors, of_all = list(views.model.encoders), evaluation.behaviors, _auc(evaluation)
     without = (views.scorer_without(encoder, history).candidates(behaviors) for encoder in encoders)
     lost = np.column_stack([of_all - _auc(replace(evaluation, scores=scores)) for scores in without])
-    found = bootstrap(lost, behaviors.users, resamples=RESAMPLES)
+    found = bootstrap(lost, behaviors.users, resamples=FEWER_RESAMPLES)
     table = {"encoder": encoders, "auc_lost": found.mean, "low": found.low, "high": found.high}
     return pl.DataFrame(table, nan_to_null=True).with_columns(pl.col("auc_lost", "low", "high").round(DECIMALS))
 

@@ -20,9 +20,17 @@ ESCAPED = frozenset('<"\\')
 def harmless(text: str) -> str:
     r"""`text` in JSON's notation of strings, with `<` as `\u003c` and no control, format or separator character.
 
-    Other letters of any language stay as they are. `json.loads(f'"{harmless(text)}"')` is `text` again.
+    Other letters of any language stay as they are. `plain` is the way back.
     """
     return "".join(char if char.isprintable() and char not in ESCAPED else _noted(char) for char in text)
+
+
+def plain(text: str) -> str:
+    """What `harmless` made `text` of; other text, as older versions wrote it, stays as it is."""
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:
+        return text
 
 
 def write_csv(path: Path, table: pl.DataFrame) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 
 import yaml
 
-from newsfuse.artifact import MANIFEST
 from newsfuse.errors import DataError, NewsfuseError
 from newsfuse.revisions import opened
-from newsfuse.runs import WORKSPACE
+from newsfuse.runs import Sort, sort_of
 from newsfuse.times import minutes
 
 LOCK, PAID = "dvc.lock", "metrics/embed.json"
@@ -48,13 +47,14 @@ class Provenance:
 @contextmanager
 def _reader(name: str, root: Path) -> Iterator[Callable[[str], str]]:
     """What reads a file of the run's state of the project; it raises OSError or ParamsError where there is none."""
-    if name == WORKSPACE:
-        yield lambda path: (root / path).read_text(encoding="utf-8")
-    elif (root / name / MANIFEST).is_file() or ("/" in name and (root / name).is_dir()):
-        yield _nothing
-    else:
-        with opened(name, root) as revision:
-            yield revision.text
+    match sort_of(name, root):
+        case Sort.WORKSPACE:
+            yield lambda path: (root / path).read_text(encoding="utf-8")
+        case Sort.FOLDER:
+            yield _nothing
+        case Sort.REVISION:
+            with opened(name, root) as revision:
+                yield revision.text
 
 
 def _nothing(path: str) -> str:

@@ -1,6 +1,5 @@
 """The model: views of an article are fused, clicked articles make a user, dot products make scores."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 
 from newsfuse.blame import blame
 from newsfuse.errors import PluginError
+from newsfuse.products import products
 
 SCALE = 10.0
 """Where the learned scale of the cosine starts: enough for a softmax over cosines to have a peak."""
@@ -96,16 +96,9 @@ class Recommender(nn.Module):
     def score(self, users: Tensor, articles: Tensor, offsets: Tensor, places: Tensor) -> Tensor:
         """Users (n, W), articles (m, W) -> scores (p,): of `articles[places[offsets[i]:offsets[i + 1]]]` for user i.
 
-        Without gradient. A product of the two tables where somebody looks at it, which reads an article where it
-        lies: 2.5 times as fast as pairs of rows, copied and multiplied.
+        Without gradient.
         """
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            wanted = torch.sparse_csr_tensor(
-                offsets, places, users.new_zeros(len(places)), (len(users), len(articles)), check_invariants=False
-            )
-        found: Tensor = torch.sparse.sampled_addmm(wanted, users, articles.T, beta=0).values()
-        return self.log_scale.exp() * found
+        return self.log_scale.exp() * products(users, articles, offsets, places)
 
     def _view(self, name: str, news: Tensor) -> Tensor:
         with blame(self.origins[name]):

@@ -32,7 +32,7 @@ class Revision:
         Raises ParamsError when it is not there, IntegrityError when it is of a folder that is nowhere.
         """
         try:
-            text: str = self.repo.dvcfs.read_text(path)
+            text: str = self.repo.dvcfs.read_text(f"/{path}")  # else from the folder that the user is in
         except OSError as error:
             message = f"'{self.name}': has no {path}"
             raise ParamsError(message) from error
@@ -47,9 +47,9 @@ class Revision:
         Raises ParamsError when the revision has no such folder, IntegrityError when its files are nowhere.
         """
         try:
-            exists = self.repo.dvcfs.exists(folder)
+            exists = self.repo.dvcfs.exists(f"/{folder}")
             if exists:
-                self.repo.dvcfs.get(folder, str(copy), recursive=True)
+                self.repo.dvcfs.get(f"/{folder}", str(copy), recursive=True)
         except Exception as error:  # each kind of remote has errors of its own
             message = f"'{self.name}': its {folder} is in neither DVC's cache nor a remote ({error}). {self.remedy}"
             raise IntegrityError(message) from error

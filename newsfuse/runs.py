@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,12 +59,17 @@ class Run:
     @cached_property
     def offsets(self) -> np.ndarray:
         """int64 (n + 1,): the candidates of impression i are the rows `offsets[i]:offsets[i + 1]`."""
-        return csr.offsets(self.table["impression"].rle().struct.field("len").to_numpy())
+        return csr.runs(self.table["impression"])
 
     @cached_property
     def impressions(self) -> pl.Series:
         """Impression ids (n,)."""
         return self.table["impression"].gather(self.offsets[:-1])
+
+    @property
+    def users(self) -> np.ndarray:
+        """Whose each impression is (n,)."""
+        return self.table["user"].gather(self.offsets[:-1]).to_numpy()
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -128,21 +134,42 @@ def _setting(text: str, keys: tuple[str, ...], default: str) -> str:
     return value
 
 
+class Sort(Enum):
+    """What the name of a run names."""
+
+    WORKSPACE = auto()
+    FOLDER = auto()
+    REVISION = auto()
+
+
+def sort_of(name: str, root: Path) -> Sort:
+    """What `name` names in the project at `root`; whether there is such a revision is another question.
+
+    Raises ParamsError for a folder without predictions.
+    """
+    if name == WORKSPACE:
+        return Sort.WORKSPACE
+    if (root / name / MANIFEST).is_file():
+        return Sort.FOLDER
+    if (root / name).is_dir() and "/" in name:
+        message = f"run '{name}': has no {MANIFEST}; expected a folder such as data/<dataset>/predictions"
+        raise ParamsError(message)
+    return Sort.REVISION
+
+
 @contextmanager
 def _predictions(name: str, root: Path) -> Iterator[Path]:
     """A verified folder with the predictions, which may be gone afterwards."""
-    if name == WORKSPACE:
-        folder = root / "data" / setting(root, "dataset") / "predictions"
-        verified(folder, kind=KINDS[0])
-        yield folder
-    elif (root / name / MANIFEST).is_file():
-        yield _whole(name, root / name, "Make it again, or name the run that it is of")
-    elif (root / name).is_dir() and "/" in name:
-        message = f"run '{name}': has no {MANIFEST}; expected a folder such as data/<dataset>/predictions"
-        raise ParamsError(message)
-    else:
-        with TemporaryDirectory() as copy:
-            yield _fetched(name, root, Path(copy, "predictions"))
+    match sort_of(name, root):
+        case Sort.WORKSPACE:
+            folder = root / "data" / setting(root, "dataset") / "predictions"
+            verified(folder, kind=KINDS[0])
+            yield folder
+        case Sort.FOLDER:
+            yield _whole(name, root / name, "Make it again, or name the run that it is of")
+        case Sort.REVISION:
+            with TemporaryDirectory() as copy:
+                yield _fetched(name, root, Path(copy, "predictions"))
 
 
 def _whole(name: str, folder: Path, remedy: str) -> Path:

@@ -63,9 +63,7 @@ class Scorer:
     def of(cls, model: Recommender, rows: np.ndarray, history: int, *, shown: np.ndarray) -> "Scorer":
         """Encode the articles `rows`: int64 (N,), distinct. `shown`: int, rows of candidates, -1 for unknown ones."""
         model.eval()
-        rows = rows if len(rows) else np.zeros(1, np.int64)  # a history without clicks takes any vector, times zero
-        place = np.zeros(rows.max(initial=0) + 1, dtype=np.int64)
-        place[rows] = np.arange(len(rows))
+        rows, place = placed(rows)
         weighed = torch.zeros(len(rows), dtype=torch.bool)
         weighed[torch.from_numpy(place[shown[shown >= 0]])] = True
         news = torch.from_numpy(rows).to(model.newcomer.device)
@@ -108,7 +106,7 @@ class Scorer:
     def _scores(self, users: Tensor, user_of: np.ndarray, bounds: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Of articles `places[bounds[i]:bounds[i + 1]]` for user `user_of[i]`."""
         scores, theirs, shown = np.empty(len(places)), self._moved(user_of), self._moved(places)
-        for part in _chunks(len(user_of), IMPRESSIONS):
+        for part in chunks(len(user_of), IMPRESSIONS):
             starts = bounds[part.start : part.stop + 1]
             own = slice(starts[0], starts[-1])
             some = users.index_select(0, theirs[part])
@@ -120,10 +118,18 @@ class Scorer:
         return torch.from_numpy(array).to(self.articles.device)
 
 
+def placed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct article rows to encode, int64 (N,): `rows`, or one where there are none; which of them a row is."""
+    rows = rows if len(rows) else np.zeros(1, np.int64)  # a history without clicks takes any vector, times zero
+    place = np.zeros(rows.max() + 1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    return rows, place
+
+
 def _encoded(model: Recommender, news: Tensor, weighed: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Vectors of the articles (N, D), and the mean weight of each encoder over those that are `weighed` (N,)."""
     vectors, weights = [], []
-    for part in _chunks(len(news), ARTICLES):
+    for part in chunks(len(news), ARTICLES):
         views = model.views(news[part])
         vectors.append(model.fuse(views))
         weights.append(model.weights(views[weighed[part]]))
@@ -144,5 +150,6 @@ def alike(counts: np.ndarray, clicks: int) -> Iterator[np.ndarray]:
         begin = end
 
 
-def _chunks(n: int, size: int) -> Iterator[slice]:
+def chunks(n: int, size: int) -> Iterator[slice]:
+    """0 ... n - 1, `size` at a time; the last may be smaller."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))

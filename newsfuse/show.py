@@ -1,7 +1,5 @@
 """The list of experiments as a table that fits a terminal: what differs, how well it ranks, what it cost."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +10,17 @@ from rich import box
 from rich.cells import cell_len
 from rich.table import Table
 
-from newsfuse import terminal
+from newsfuse import sheet, terminal
 from newsfuse.errors import ParamsError, nearest, printable
 from newsfuse.experiments import DONE, Experiment, Kind, listed
+from newsfuse.ranking import METRICS
 
 SHORTEST_NAME = 12
 """Characters of an experiment's name that are shown, whatever else there is to show."""
 LONGEST_VALUE = 16
 GAP = 2
 """Columns of the terminal between two of the table."""
-BEST_HIGH = {"auc": "AUC", "ndcg10": "nDCG@10"}
+BEST_HIGH = {name: METRICS[name] for name in ("auc", "ndcg10")}
 BEST_LOW = ("dollars", "minutes")
 ABOVE = (Kind.WORKSPACE, Kind.HEAD)
 """What is listed first, whatever the order."""
@@ -218,16 +217,13 @@ def _escaped(text: str) -> str:
 
 def comma_separated(experiments: Sequence[Experiment], columns: Sequence[Column]) -> str:
     """All digits, full names, and nothing where something is not known."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["experiment", "kind", "state", *(column.name for column in columns)])
     values = zip(*(column.values for column in columns), strict=True)
-    for each, row in zip(experiments, values, strict=True):
-        writer.writerow([each.name, each.kind, each.state, *(_plain(value) for value in row)])
-    return file.getvalue()
+    rows = [
+        [each.name, str(each.kind), each.state, *map(_plain, row)]
+        for each, row in zip(experiments, values, strict=True)
+    ]
+    return sheet.comma_separated(["experiment", "kind", "state", *(column.name for column in columns)], rows)
 
 
-def _plain(value: object) -> str:
-    if value is None:
-        return ""
-    return repr(value) if isinstance(value, float) else _written(value)
+def _plain(value: object) -> object:
+    return value if value is None or isinstance(value, float) else _written(value)

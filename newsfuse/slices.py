@@ -26,8 +26,8 @@ class Slice:
     """bool (candidates,)."""
 
 
-def slices(table: pl.DataFrame) -> dict[str, np.ndarray]:
-    """The candidates of each slice, bool (candidates,), sorted by the names of the slices.
+def sliced(table: pl.DataFrame) -> Iterator[Slice]:
+    """The slices of the candidates, one by one, in an order to read them in.
 
     `table`: a row per candidate, those of an impression side by side, as scores.parquet has them. warm and cold are
     slices of candidates: they keep, of every impression, the candidates of their sort. All others are slices of whole
@@ -39,11 +39,6 @@ def slices(table: pl.DataFrame) -> dict[str, np.ndarray]:
     What the table has no column for is left out, for tables of older versions have but `warm`. warm, cold and the
     histories are there even where they are empty; categories and hours are those that occur.
     """
-    return {each.name: each.mask for each in sorted(sliced(table), key=lambda each: each.name)}
-
-
-def sliced(table: pl.DataFrame) -> Iterator[Slice]:
-    """The same one by one, in an order to read them in."""
     kinds = {"warm": _articles, "history": _histories, "category": _categories, "hour": _hours}
     for column, of_kind in kinds.items():
         if column in table.columns:
@@ -64,7 +59,7 @@ def _histories(table: pl.DataFrame) -> Iterator[Slice]:
 
 
 def _categories(table: pl.DataFrame) -> Iterator[Slice]:
-    owner = csr.owners(csr.offsets(table["impression"].rle().struct.field("len").to_numpy()))
+    owner = csr.owners(csr.runs(table["impression"]))
     clicks = np.flatnonzero(table["clicked"].to_numpy() == 1)
     clicked, first = np.unique(owner[clicks], return_index=True)
     categories = table["category"].gather(clicks[first])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from newsfuse.bootstrap import RESAMPLES
 from newsfuse.comparison import FEW_USERS, Comparison, Finding
 from newsfuse.course import ALL
-from newsfuse.ensemble import METRICS
+from newsfuse.ranking import METRICS
 
 SIGNIFICANT = 0.05
 """Of corrected p values."""

@@ -1,6 +1,6 @@
 """What the encoders make of some articles, computed once and fused as often as anybody likes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from newsfuse.recommender import Recommender
-from newsfuse.scoring import ARTICLES, Scorer
+from newsfuse.scoring import ARTICLES, Scorer, chunks, placed
 
 FUSED = 1 << 13
 """Articles fused at once: their views, of which one is exchanged, are 33 MB for (8192, 4, 256) float32."""
@@ -31,12 +31,10 @@ class Views:
     def of(cls, model: Recommender, rows: np.ndarray) -> "Views":
         """Encode the articles `rows`: int64 (N,), distinct. Raises PluginError for an encoder that fails."""
         model.eval()
-        rows = rows if len(rows) else np.zeros(1, np.int64)  # as Scorer has it
-        place = np.zeros(rows.max() + 1, dtype=np.int64)
-        place[rows] = np.arange(len(rows))
+        rows, place = placed(rows)
         news = torch.from_numpy(rows).to(model.newcomer.device)
         values = model.newcomer.new_empty(len(rows), len(model.encoders), model.dim)
-        for part in _parts(len(rows), ARTICLES):
+        for part in chunks(len(rows), ARTICLES):
             values[part] = model.views(news[part])
         return cls(model, news, place, values)
 
@@ -47,12 +45,17 @@ class Views:
         `rows`: int64 (n,), some of those that were encoded.
         """
         places, found = torch.from_numpy(self.place[rows]).to(self.news.device), []
-        for part in _parts(len(rows), FUSED):
+        for part in chunks(len(rows), FUSED):
             weights = self.model.weights(self.values[places[part]])
             if weights is None:
                 return None
             found.append(weights.double().cpu().numpy())
         return np.concatenate([np.empty((0, self.values.shape[1])), *found])
+
+    @torch.inference_mode()
+    def scorer(self, history: int) -> Scorer:
+        """Scores impressions of these articles. `history`: how many of the latest clicks are read."""
+        return self._scorer(self._fused(self.values.__getitem__), history)
 
     @torch.inference_mode()
     def scorer_without(self, encoder: str, history: int) -> Scorer:
@@ -63,13 +66,20 @@ class Views:
         others the weight that the view has lost. `history`: how many of the latest clicks are read.
         """
         number = list(self.model.encoders).index(encoder)
-        mean, articles = self.values[:, number].mean(dim=0), self.values.new_empty(len(self.news), self.model.width)
+        mean = self.values[:, number].mean(dim=0)
         if len(self.model.encoders) == 1:
             # fused once, not for each: a product of matrices may round equal rows in two ways, which would end ties
-            articles[:] = self.model.fuse(mean[None, None])
-        else:
-            for part in _parts(len(self.news), FUSED):
-                articles[part] = self.model.fuse(self._with(part, number, mean))
+            return self._scorer(self.model.fuse(mean[None, None]).expand(len(self.news), -1), history)
+        return self._scorer(self._fused(lambda part: self._with(part, number, mean)), history)
+
+    def _fused(self, views: Callable[[slice], Tensor]) -> Tensor:
+        """(N, W): the articles, of the views that `views` has of some of them."""
+        articles = self.values.new_empty(len(self.news), self.model.width)
+        for part in chunks(len(self.news), FUSED):
+            articles[part] = self.model.fuse(views(part))
+        return articles
+
+    def _scorer(self, articles: Tensor, history: int) -> Scorer:
         return Scorer(self.model, history, self.news, articles, self.place, {})
 
     def _with(self, part: slice, number: int, view: Tensor) -> Tensor:
@@ -77,7 +87,3 @@ class Views:
         views = self.values[part].clone()
         views[:, number] = view
         return views
-
-
-def _parts(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, n, size))

@@ -23,6 +23,7 @@ from newsfuse.recommender import Recommender
 from newsfuse.registry import Registry
 from newsfuse.scoring import score
 from newsfuse.stage import run
+from newsfuse.views import Views
 
 log = logging.getLogger("newsfuse")
 
@@ -41,8 +42,8 @@ def evaluate(params: Params, registry: Registry) -> None:
     def model(tables: Inputs) -> Recommender:
         return checkpoint.model(registry, tables).to(device())
 
-    trained, seen = model(inputs), checkpoint.known.news.numbers(news.ids) > 0
-    scores = score(trained, dev, history).candidates
+    views, seen = Views.of(model(inputs), dev.mentioned()), checkpoint.known.news.numbers(news.ids) > 0
+    scores = views.scorer(history).candidates(dev)
     evaluation = Evaluation(dev, scores, seen, news.frame, drop_unknown=params.evaluate.drop_unknown)
 
     tables = (train, dev, evaluation.categories, inputs.embeddings.numpy())
@@ -53,13 +54,13 @@ def evaluate(params: Params, registry: Registry) -> None:
         tells = mask.tells(inputs, needs)
         others["masked"] = score(model(mask.applied(inputs)), dev, history).candidates if tells else scores
         metrics["masked_share"] = mask.share
-    explanation = explain(trained, evaluation, history)
+    explanation = explain(views, evaluation, history)
     metrics |= evaluation.brief(others) | explanation.metrics
 
     evaluation.write(data / "predictions", checkpoint.architecture.to_json(), explanation.articles)
     write_csv(plots / "slices.csv", evaluation.slices.drop("name"))
     explanation.write(plots)
-    diagnostics.write(plots, evaluation.table, drop_unknown=params.evaluate.drop_unknown)
+    diagnostics.write(plots, evaluation)
     write_text(Path("metrics/evaluate/metrics.json"), json.dumps(rounded(metrics), indent=1) + "\n")
     if evaluation.is_constant:
         log.warning("the model gives all candidates of an impression the same score: it ranks nothing")

@@ -28,7 +28,7 @@ from newsfuse.csr import offsets, owners
 from newsfuse.errors import DataError
 from newsfuse.provenance import Provenance
 from newsfuse.ranking import ranking
-from newsfuse.slices import slices
+from newsfuse.slices import sliced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -150,7 +150,7 @@ def test_p_values_are_corrected_for_all_comparisons_of_their_table(folder: Path)
 def test_slices_are_those_of_evaluate(folder: Path) -> None:
     found = findings(folder, "bad", "good")
     table = table_of(folder, "good")
-    masks = {name: mask for name, mask in slices(table).items() if mask.any()}
+    masks = {each.name: each.mask for each in sliced(table) if each.mask.any()}
     assert {row["slice"] for row in found.values()} == {"all", *masks}
     assert {"warm", "cold", "history_1_5", "category_news", "hour_07"} < masks.keys()
     for name, mask in masks.items():

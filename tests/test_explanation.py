@@ -113,7 +113,11 @@ DEV = planted(400, 3, np.arange(200, 400))
 
 
 def explained(model: Recommender, behaviors: Behaviors, *, drop_unknown: bool = False) -> Explanation:
-    return explain(model, evaluation(model, behaviors, drop_unknown=drop_unknown), HISTORY)
+    return of(model, evaluation(model, behaviors, drop_unknown=drop_unknown))
+
+
+def of(model: Recommender, evaluation: Evaluation) -> Explanation:
+    return explain(Views.of(model, evaluation.behaviors.mentioned()), evaluation, HISTORY)
 
 
 def evaluation(model: Recommender, behaviors: Behaviors, *, drop_unknown: bool = False) -> Evaluation:
@@ -227,14 +231,14 @@ def test_no_encoder_is_run_again_for_another() -> None:
     dev = evaluation(model, DEV)
     tables: list[Any] = list(model.encoders.values())
     before = [table.asked for table in tables]
-    explain(model, dev, HISTORY)
+    of(model, dev)
     assert [table.asked - once for table, once in zip(tables, before, strict=True)] == [1, 1]
 
 
 def test_dropout_takes_no_part() -> None:
     model = shaken("attention", noise=noise(), tastes=tastes())
     dev = evaluation(model, DEV)
-    first, second = (explain(model.train(), dev, HISTORY) for _ in range(2))
+    first, second = (of(model.train(), dev) for _ in range(2))
     assert first.metrics == second.metrics
 
 
@@ -316,7 +320,7 @@ def test_articles_are_those_that_were_shown() -> None:
 def test_articles_without_a_category_are_a_group_without_a_name() -> None:
     nameless = NEWS.with_columns(category=pl.col("category").replace("c1", ""))
     model, behaviors = shaken("attention", noise=noise(), tastes=tastes()), behave(*IMPRESSIONS)
-    found = explain(model, replace(evaluation(model, behaviors), news=nameless), HISTORY)
+    found = of(model, replace(evaluation(model, behaviors), news=nameless))
     assert set(found.articles["category"]) == {None, "c0", "c2"}
     assert set(found.weights.filter(group="category")["value"]) == {None, "c0", "c2"}
 
@@ -326,7 +330,7 @@ def test_text_of_the_data_does_no_harm_in_a_plot(tmp_path: Path) -> None:
     category = '</script>, "x"'
     hostile = NEWS.with_columns(category=pl.lit(category))
     model, behaviors = shaken("attention", noise=noise(), tastes=tastes()), behave(*IMPRESSIONS)
-    found = explain(model, replace(evaluation(model, behaviors), news=hostile), HISTORY)
+    found = of(model, replace(evaluation(model, behaviors), news=hostile))
     found.write(tmp_path)
     assert "<" not in (tmp_path / "weights.csv").read_text()
     written = pl.read_csv(tmp_path / "weights.csv").filter(group="category")["value"].unique().item()

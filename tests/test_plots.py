@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,11 @@ from polars.testing import assert_frame_equal
 from project import ROOT, Outcome, Project, missing
 from sklearn.metrics import auc as area
 from sklearn.metrics import roc_curve
+from small import behave
 
 from newsfuse import csr
 from newsfuse.diagnostics import BINS, POINTS, calibration, intervals, roc, write
+from newsfuse.evaluation import Evaluation
 from newsfuse.harmless import harmless, write_csv
 from newsfuse.ranking import ranking
 
@@ -64,12 +67,24 @@ def each(scores: np.ndarray, labels: np.ndarray, offsets: np.ndarray) -> Iterato
         yield scores[start:end], labels[start:end]
 
 
-def predictions(seed: int) -> pl.DataFrame:
-    """As scores.parquet has them, of 60 impressions of 20 users; some candidates are unknown."""
+def predictions(seed: int) -> Evaluation:
+    """Of 60 impressions of 20 users; some candidates are unknown."""
     scores, labels, offsets = scored(seed, 60)
-    owner = csr.owners(offsets)
-    table = {"impression": owner.astype(str), "user": owner % 20, "clicked": labels, "score": scores}
-    return pl.DataFrame(table).with_columns(pl.when(pl.int_range(pl.len()) % 17 > 0).then("score").alias("score"))
+    scores = np.where(np.arange(len(scores)) % 17 > 0, scores, np.nan)
+    impressions = [list(zip(*pair, strict=True)) for pair in each(scores, labels, offsets)]
+    return evaluated(*impressions, users=np.arange(60) % 20)
+
+
+def evaluated(
+    *impressions: list[tuple[float, int]], users: np.ndarray | None = None, drop_unknown: bool = False
+) -> Evaluation:
+    """Of impressions with a score, NaN for an unknown candidate, and a label for each candidate."""
+    scores = np.array([score for impression in impressions for score, _ in impression])
+    shown = [[(-1 if np.isnan(score) else 0, int(label)) for score, label in each] for each in impressions]
+    behaviors = behave(*(([0], candidates) for candidates in shown))
+    behaviors = replace(behaviors, users=np.zeros(len(shown), np.int32) if users is None else users)
+    news = pl.DataFrame({"id": ["N0"], "category": ["sports"]})
+    return Evaluation(behaviors, scores, np.array([True]), news, drop_unknown=drop_unknown)
 
 
 # DVC's side
@@ -84,7 +99,7 @@ def fill(root: Path, seed: int) -> None:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             rows = [f"{epoch}\t{rng.random()}" for epoch in range(3)]
             (root / path).write_text("\n".join([f"step\t{column}", *rows]) + "\n", encoding="utf-8")
-    write(root / TABLES, predictions(seed), drop_unknown=False)
+    write(root / TABLES, predictions(seed))
     n = len(HOSTILE)
     means = {"mean": rng.random(n), "impressions": [9] * n, "candidates": [99] * n}
     weights = {"weight": rng.random(n), "articles": [9] * n}
@@ -313,10 +328,8 @@ def test_intervals_are_around_the_means_that_metrics_json_has() -> None:
 
 @pytest.mark.parametrize("drop_unknown", [True, False])
 def test_candidates_without_a_score_rank_last_or_do_not_count(tmp_path: Path, *, drop_unknown: bool) -> None:
-    clicked = pl.DataFrame(
-        {"impression": ["1"] * 4, "user": 0, "clicked": [1, 0, 0, 1], "score": [2.0, 1.0, 0.0, None]}
-    )
-    write(tmp_path, clicked, drop_unknown=drop_unknown)
+    clicked = [(2.0, 1), (1.0, 0), (0.0, 0), (math.nan, 1)]
+    write(tmp_path, evaluated(clicked, drop_unknown=drop_unknown))
     means = dict(pl.read_csv(tmp_path / "intervals.csv").select("metric", "mean").iter_rows())
     assert means["AUC"] == (1 if drop_unknown else 0.5)
     assert pl.read_csv(tmp_path / "calibration.csv")["candidates"].sum() == (3 if drop_unknown else 4)
@@ -324,7 +337,6 @@ def test_candidates_without_a_score_rank_last_or_do_not_count(tmp_path: Path, *,
 
 @pytest.mark.parametrize("clicked", [0, 1])
 def test_impressions_with_one_sort_of_candidate_make_no_curve(tmp_path: Path, clicked: int) -> None:
-    one_sort = pl.DataFrame({"impression": ["1", "1"], "user": [0, 0], "clicked": [clicked] * 2, "score": [1.0, 2.0]})
-    write(tmp_path, one_sort, drop_unknown=False)
+    write(tmp_path, evaluated([(1.0, clicked), (2.0, clicked)]))
     assert pl.read_csv(tmp_path / "roc.csv").is_empty()
     assert pl.read_csv(tmp_path / "calibration.csv").height == (2 if clicked else 0)

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from newsfuse.errors import ParamsError
 from newsfuse.experiments import DONE, PARAMS, RESULTS, Experiment, Kind, _experiments, listed
+from newsfuse.revisions import opened
 from newsfuse.show import (
     Column,
     _names,
@@ -285,6 +286,18 @@ def test_a_project_without_git_has_no_experiments(tmp_path: Path, monkeypatch: p
     project.dvc("init", "--no-scm", "--quiet")
     with pytest.raises(ParamsError, match="is in no DVC project with Git"):
         listed(project.root, all_commits=False)
+
+
+def test_files_of_a_revision_are_found_from_any_folder_of_the_project(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = project.root / "a folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with opened("three", folder) as revision:
+        assert "seed: 3" in revision.text("params.yaml")
+        revision.fetch("data/tiny/model", tmp_path / "model")
+    assert (tmp_path / "model/manifest.json").is_file()
 
 
 @pytest.mark.parametrize("commits", [0, 1])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsfuse.slices import sliced, slices
+from newsfuse.slices import sliced
 
 SCHEMA = {
     "impression": pl.String, "clicked": pl.Int8, "warm": pl.Boolean, "category": pl.String, "history": pl.Int32,
@@ -24,6 +24,10 @@ candidates = st.tuples(st.integers(0, 1), st.booleans(), st.sampled_from(["news"
 impressions = st.lists(
     st.tuples(st.sampled_from(LENGTHS), st.integers(0, 23), st.lists(candidates, min_size=1, max_size=4)), max_size=12
 )
+
+
+def slices(table: pl.DataFrame) -> dict[str, np.ndarray]:
+    return {each.name: each.mask for each in sorted(sliced(table), key=lambda each: each.name)}
 
 
 def table(shown: Sequence[tuple[int, int, Sequence[Candidate]]]) -> pl.DataFrame:

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from newsfuse.errors import DataError
+from newsfuse.ranking import METRICS
 from newsfuse.report import charts
 from newsfuse.report.evidence import Evidence, flattened
-from newsfuse.report.figures import METRICS, Estimated, differences, drops_unknown
+from newsfuse.report.figures import Estimated, differences, drops_unknown
 from newsfuse.report.section import AbsentError, Block, Cell, Note, Section, Table, present
 
 SHOWN = ("auc", "ndcg10")

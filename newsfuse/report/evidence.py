@@ -14,14 +14,17 @@ import polars as pl
 import yaml
 
 from newsfuse.artifact import MANIFEST
-from newsfuse.errors import NewsfuseError, ParamsError
+from newsfuse.dotted import dotted
+from newsfuse.errors import NewsfuseError
+from newsfuse.harmless import plain
 from newsfuse.report.section import AbsentError
 from newsfuse.revisions import Revision, opened
-from newsfuse.runs import WORKSPACE, Run, setting
+from newsfuse.runs import WORKSPACE, Run, Sort, setting, sort_of
+from newsfuse.times import FOLDERS
 
 KEPT = ("params.yaml", "dvc.lock", "plugins", "metrics/embed.json", "metrics/evaluate", "metrics/train")
 """What is read of another revision, beside its predictions and manifests."""
-STAGES = {"embeddings": "embed", "graph": "graph", "model": "train", "predictions": "evaluate"}
+STAGES = {folder: stage for stage, folder in FOLDERS.items()}
 """Which stage makes a folder of data/<dataset>."""
 
 
@@ -134,33 +137,24 @@ def gathered(name: str, root: Path) -> Iterator[Evidence]:
 
     Raises ParamsError for a name of nothing.
     """
-    if name == WORKSPACE:
-        folder = root / "data" / setting(root, "dataset") / "predictions"
-        yield Evidence(name, _head(root), root, folder)
-    elif (root / name / MANIFEST).is_file():
-        with TemporaryDirectory() as empty:
-            yield Evidence(name, "", Path(empty), root / name)
-    elif (root / name).is_dir() and "/" in name:
-        message = f"run '{name}': has no {MANIFEST}; expected a folder such as data/<dataset>/predictions"
-        raise ParamsError(message)
-    else:
-        with opened(name, root) as revision, TemporaryDirectory() as copy:
-            dataset = _copied(revision, Path(copy))
-            commit = _described(root, revision.commit)
-            yield Evidence(name, commit, Path(copy), Path(copy, "data", dataset, "predictions"))
+    match sort_of(name, root):
+        case Sort.WORKSPACE:
+            folder = root / "data" / setting(root, "dataset") / "predictions"
+            yield Evidence(name, _head(root), root, folder)
+        case Sort.FOLDER:
+            with TemporaryDirectory() as empty:
+                yield Evidence(name, "", Path(empty), root / name)
+        case Sort.REVISION:
+            with opened(name, root) as revision, TemporaryDirectory() as copy:
+                dataset = _copied(revision, Path(copy))
+                commit = _described(root, revision.commit)
+                yield Evidence(name, commit, Path(copy), Path(copy, "data", dataset, "predictions"))
 
 
 def _plain(frame: pl.DataFrame) -> pl.DataFrame:
     """With text as it was before `newsfuse.harmless` wrote it for DVC's plots."""
     texts = frame.select(pl.col(pl.String).fill_null(""))
-    return frame.with_columns(pl.Series(text.name, map(_unescaped, text), pl.String) for text in texts)
-
-
-def _unescaped(text: str) -> str:
-    try:
-        return str(json.loads(f'"{text}"'))
-    except ValueError:
-        return text  # of a version that wrote it as it is
+    return frame.with_columns(pl.Series(text.name, map(plain, text), pl.String) for text in texts)
 
 
 def _copied(revision: Revision, copy: Path) -> str:
@@ -206,15 +200,9 @@ def _absent(name: str, path: str, stage: str) -> str:
     return f"{path} of '{name}' is missing or cannot be read.{remedy}"
 
 
-def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flattened(settings: Mapping[str, Any]) -> dict[str, str]:
     """{dotted name: value as text} of nested settings; an empty group has no entry."""
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= flattened(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = _shown(value)
-    return flat
+    return {name: _shown(value) for name, value in dotted(settings)}
 
 
 def _shown(value: object) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 from newsfuse import csr
 from newsfuse.errors import NewsfuseError
 from newsfuse.news import News
-from newsfuse.ranking import ranking, ranks, unknown_last
+from newsfuse.ranking import ranks, unknown_last
 from newsfuse.report.evidence import Evidence
 from newsfuse.report.section import AbsentError, Block, Candidate, Example, Note, Section, number, present
 from newsfuse.runs import WORKSPACE, Run
@@ -38,7 +38,7 @@ def examples(evidence: Evidence, root: Path) -> Section:
 
 def _examples(evidence: Evidence, root: Path) -> Iterator[Block]:
     run = evidence.run
-    auc = ranking(unknown_last(run.scores), run.table["clicked"].to_numpy(), run.offsets).auc
+    auc = run.ranking(drop_unknown=False).auc
     best, worst = extremes(auc, csr.lengths(run.offsets))
     rows = np.concatenate([best, worst])
     ids = run.table[csr.gather(run.offsets, rows)]["news"].drop_nulls().unique()

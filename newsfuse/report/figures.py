@@ -8,14 +8,11 @@ from itertools import groupby
 import numpy as np
 
 from newsfuse.bootstrap import bootstrap
-from newsfuse.ranking import Ranking, ranking, subset, unknown_last
+from newsfuse.ranking import METRICS, Ranking
 from newsfuse.report.evidence import Evidence
 from newsfuse.report.section import AbsentError, Figure, between, number
 from newsfuse.runs import Run
 from newsfuse.slices import Slice, sliced
-
-METRICS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
-"""Names of newsfuse.ranking.Ranking's fields in print, in their order."""
 
 MOST = 40
 """Slices, or groups of articles, of one kind that are shown: the largest."""
@@ -63,22 +60,22 @@ def drops_unknown(evidence: Evidence) -> bool:
 
 def means(run: Run, *, drop_unknown: bool) -> dict[str, Estimated]:
     """By METRICS' keys."""
-    return _estimated(_values(run.ranking(drop_unknown=drop_unknown)), _users(run))
+    return _estimated(_values(run.ranking(drop_unknown=drop_unknown)), run.users)
 
 
 def differences(run: Run, reference: Run, *, drop_unknown: bool) -> dict[str, Estimated]:
     """How much better `run` is, impression by impression. Raises DataError for runs on other candidates."""
     aligned = run.aligned(reference)
     pair = [_values(each.ranking(drop_unknown=drop_unknown)) for each in (aligned, reference)]
-    return _estimated(pair[0] - pair[1], _users(reference))
+    return _estimated(pair[0] - pair[1], reference.users)
 
 
 def parts(run: Run, metrics: Sequence[str], *, drop_unknown: bool) -> list[Part]:
     """These metrics of the MOST largest slices of each kind, all from the same resamples of users."""
     found = list(_largest(run))
-    rankings = [_ranked(run, each.mask, drop_unknown=drop_unknown) for each in found]
+    rankings = [run.ranking(drop_unknown=drop_unknown, among=each.mask) for each in found]
     values = np.stack([getattr(each, name) for each in rankings for name in metrics], axis=1)
-    estimate = bootstrap(values, _users(run))
+    estimate = bootstrap(values, run.users)
     triples = [Estimated(*map(float, each)) for each in zip(estimate.mean, estimate.low, estimate.high, strict=True)]
     starts = range(0, len(triples), len(metrics))
     return [
@@ -94,20 +91,9 @@ def _largest(run: Run) -> Iterator[Slice]:
         yield from (each for _, each in sorted(largest, key=lambda numbered: numbered[0]))
 
 
-def _ranked(run: Run, mask: np.ndarray, *, drop_unknown: bool) -> Ranking:
-    """Of the candidates that `mask` marks: bool (candidates,)."""
-    keep = mask & ~np.isnan(run.scores) if drop_unknown else mask
-    return ranking(*subset(unknown_last(run.scores), run.table["clicked"].to_numpy(), run.offsets, keep))
-
-
 def _values(ranking: Ranking) -> np.ndarray:
     """float64 (n, metrics)"""
     return np.stack(astuple(ranking), axis=1)
-
-
-def _users(run: Run) -> np.ndarray:
-    """Whose each impression is: (n,)."""
-    return run.table["user"].gather(run.offsets[:-1]).to_numpy()
 
 
 def _estimated(values: np.ndarray, users: np.ndarray) -> dict[str, Estimated]:

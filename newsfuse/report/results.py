@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from newsfuse.ranking import METRICS
 from newsfuse.report import charts
 from newsfuse.report.evidence import Evidence
-from newsfuse.report.figures import METRICS, Estimated, drops_unknown, means
+from newsfuse.report.figures import Estimated, drops_unknown, means
 from newsfuse.report.section import Block, Figure, Note, Section, Table, number, present
 
 BASELINES = {

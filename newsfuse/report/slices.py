@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
+from newsfuse.ranking import METRICS
 from newsfuse.report import charts
 from newsfuse.report.evidence import Evidence
-from newsfuse.report.figures import METRICS, Part, drops_unknown, parts
+from newsfuse.report.figures import Part, drops_unknown, parts
 from newsfuse.report.section import Block, Cell, Figure, Section, Table, number, present
 
 SHOWN = ("auc", "ndcg10")
