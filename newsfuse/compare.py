@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 
-from newsfuse.artifact import write_text
+from newsfuse import outfile
 from newsfuse.comparison import Comparison, Cost, Finding, comparison
 from newsfuse.course import ALL
 from newsfuse.entrants import entrants
-from newsfuse.errors import ParamsError, StorageError
+from newsfuse.errors import ParamsError
 from newsfuse.ranking import METRICS
 from newsfuse.sheet import Sheet, comma_separated, markdown, page
 from newsfuse.terminal import dollars, show, tell
@@ -33,7 +33,8 @@ def compare(words: Sequence[str], root: Path, files: Mapping[str, Path], *, by_s
     if len([path for path in files.values() if path == STDOUT]) > 1:
         message = "-: only one of --md, --csv and --html can be written to standard output"
         raise ParamsError(message)
-    found = comparison(entrants(words), root, by_slice=by_slice or "csv" in files)
+    in_slices = METRICS if "csv" in files else (SLICED,) if by_slice else ()
+    found = comparison(entrants(words), root, in_slices=tuple(in_slices))
     sheets, said = _sheets(found, by_slice=by_slice), [*verdict(found), *_missing(found, by_slice=by_slice)]
     forms: dict[str, Callable[[], str]] = {
         "md": lambda: markdown(sheets, said),
@@ -130,16 +131,14 @@ def _write(path: Path, text: str) -> None:
     if path == STDOUT:
         sys.stdout.write(text)
         return
-    try:
-        write_text(path, text)
-    except OSError as error:
-        message = f"{path}: could not be written: {error.strerror or error}. Name another file"
-        raise StorageError(message) from error
+    outfile.write(path, text)
     log.info("Written: %s", path)
 
 
 def _show(sheets: Sequence[Sheet], said: Sequence[str]) -> None:
     for sheet in sheets:
+        tell(f"{sheet.title}\n")
         show(sheet.table())
+        tell("")
     for sentence in said:
         tell(sentence)

@@ -9,10 +9,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from newsfuse.bootstrap import LEVEL, Estimate, bootstrap, holm
-from newsfuse.course import Course, Measured
+from newsfuse.course import ALL, Course, Measured
 from newsfuse.entrants import Entrant
 from newsfuse.provenance import Provenance
-from newsfuse.ranking import METRICS
 from newsfuse.runs import Run, setting
 
 OF_SLICES = ("category", "history", "hour")
@@ -64,7 +63,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Entrants, the reference first, in each metric of each slice."""
+    """Entrants, the reference first, in each metric, and in slices."""
 
     findings: tuple[Finding, ...]
     costs: tuple[Cost, ...]
@@ -77,17 +76,18 @@ class Comparison:
         return self.costs[0].run
 
 
-def comparison(entrants: Sequence[Entrant], root: Path, *, by_slice: bool) -> Comparison:
-    """Compare entrants with the first of them on the same candidates of the same impressions.
+def comparison(entrants: Sequence[Entrant], root: Path, *, in_slices: Sequence[str]) -> Comparison:
+    """Compare entrants with the first of them on the same candidates of the same impressions, in all metrics.
 
-    `root`: of the project; `by_slice`: in all slices too. Raises ParamsError for a name of nothing, DataError for
-    runs on other data or candidates, IntegrityError for predictions that are damaged or not to be had.
+    `root`: of the project; `in_slices`: metrics in which all slices are compared too. Raises ParamsError for a name of
+    nothing, DataError for runs on other data or candidates, IntegrityError for predictions that are damaged or not to
+    be had.
     """
     costs = _costs(entrants, root)
     drop_unknown = setting(root, "evaluate", "unknown_candidates", default="last") == "drop"
     first = Run.read(entrants[0].runs[0], root)
     missing = tuple(column for column in OF_SLICES if column not in first.table.columns)
-    course = Course.of(first, by_slice=by_slice, drop_unknown=drop_unknown)
+    course = Course.of(first, in_slices=in_slices, drop_unknown=drop_unknown)
     del first  # the course has what it needs of it
     measured = [course.measured(entrant.runs, root) for entrant in entrants]
     return Comparison(tuple(_findings(entrants, measured, course)), costs, missing)
@@ -111,37 +111,35 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _findings(entrants: Sequence[Entrant], measured: Sequence[Measured], course: Course) -> Iterator[Finding]:
     """Slice by slice, metric by metric, entrant by entrant."""
-    figures = _figures(measured, course.first.users)
-    for place in np.ndindex(len(course.slices), len(METRICS), len(entrants)):
-        in_slice, metric, entrant = place
-        label, runs = entrants[entrant].label, entrants[entrant].runs
-        own: dict[str, Any] = {name: values[place].item() for name, values in figures.items()}
-        yield Finding(course.slices[in_slice], list(METRICS)[metric], label, len(runs), **own)
+    figures = _figures(measured, course)
+    for column, (in_slice, metric) in enumerate(course.columns):
+        for number, entrant in enumerate(entrants):
+            own: dict[str, Any] = {name: values[column, number].item() for name, values in figures.items()}
+            yield Finding(in_slice, metric, entrant.label, len(entrant.runs), **own)
 
 
-def _figures(measured: Sequence[Measured], users: np.ndarray) -> dict[str, np.ndarray]:
-    """The figures of findings by name, (S, 4, entrants) each; those of differences are NaN for the reference."""
-    shape = measured[0].means.shape[1:]
-    found = [_differences(other, measured[0], users) for other in measured[1:]]
+def _figures(measured: Sequence[Measured], course: Course) -> dict[str, np.ndarray]:
+    """The figures of findings by name, (K, entrants) each; those of differences are NaN for the reference."""
+    found = [_differences(other, measured[0], course.first.users) for other in measured[1:]]
     own = {
         "value": [each.means.mean(axis=0) for each in measured],
         "spread": [_spread(each.means) for each in measured],
-        "impressions": [found[0].impressions.reshape(shape), *(each.impressions.reshape(shape) for each in found)],
-        "users": [found[0].users.reshape(shape), *(each.users.reshape(shape) for each in found)],
+        "impressions": [each.impressions for each in (found[0], *found)],
+        "users": [each.users for each in (found[0], *found)],
     }
+    unknown = np.full(len(course.columns), NAN)
     of_differences = {"difference": "mean", "low": "low", "high": "high", "p": "p"}
-    figures = {name: np.stack(values, axis=2) for name, values in own.items()} | {
-        name: np.stack([np.full(shape, NAN), *(getattr(each, field).reshape(shape) for each in found)], axis=2)
+    figures = {name: np.stack(values, axis=1) for name, values in own.items()} | {
+        name: np.stack([unknown, *(getattr(each, field) for each in found)], axis=1)
         for name, field in of_differences.items()
     }
     margin = _seed_margin(figures["spread"], np.array([len(each.means) for each in measured]))
-    return figures | {"p_corrected": _corrected(figures["p"]), "seed_margin": margin}
+    return figures | {"p_corrected": _corrected(figures["p"], course.columns), "seed_margin": margin}
 
 
 def _differences(other: Measured, reference: Measured, users: np.ndarray) -> Estimate:
-    """Of S * 4 columns; without an interval where the users are few."""
-    difference = other.values - reference.values
-    found = bootstrap(difference.reshape(len(users), -1), users)
+    """Of K columns; without an interval where the users are few."""
+    found = bootstrap(other.values - reference.values, users)
     low, high, p = (np.where(found.users < FEW_USERS, NAN, values) for values in (found.low, found.high, found.p))
     return replace(found, low=low, high=high, p=p)
 
@@ -151,7 +149,7 @@ def _spread(means: np.ndarray) -> np.ndarray:
 
 
 def _seed_margin(spread: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """(S, 4, entrants): see Finding. `spread`: (S, 4, entrants); `seeds`: (entrants,), how many each has."""
+    """(K, entrants): see Finding. `spread`: (K, entrants); `seeds`: (entrants,), how many each has."""
     free = seeds - 1 + seeds[0] - 1
     squares = np.nan_to_num(spread) ** 2 * (seeds - 1)  # one seed says nothing of its spread
     with np.errstate(invalid="ignore"):  # 0 / 0 where there is one seed each
@@ -161,10 +159,10 @@ def _seed_margin(spread: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     return margin
 
 
-def _corrected(p: np.ndarray) -> np.ndarray:
-    """`p` (S, 4, entrants) by Holm: see Finding."""
+def _corrected(p: np.ndarray, columns: Sequence[tuple[str, str]]) -> np.ndarray:
+    """`p` (K, entrants) by Holm, table by table: see Finding. `columns`: slice and metric of each row of it."""
+    tables = np.array(["" if in_slice == ALL else metric for in_slice, metric in columns])
     corrected = np.empty_like(p)
-    corrected[0] = holm(p[0])
-    for metric in range(p.shape[1]):
-        corrected[1:, metric] = holm(p[1:, metric])
+    for table in np.unique(tables):
+        corrected[tables == table] = holm(p[tables == table])
     return corrected

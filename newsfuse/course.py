@@ -30,10 +30,11 @@ class Part:
 
     @classmethod
     def cut(cls, name: str, mask: np.ndarray, offsets: np.ndarray) -> "Part":
-        """`mask`: bool (candidates,); `offsets`: int64 (n + 1,)."""
-        kept = csr.lengths(csr.offsets(mask)[offsets])
-        is_whole = bool(((kept == 0) | (kept == csr.lengths(offsets))).all())
-        return cls(name, kept > 0, None if is_whole else mask)
+        """`mask`: bool (candidates,); `offsets`: int64 (n + 1,), of impressions that have a candidate each."""
+        first = mask[offsets[:-1]]
+        if (np.repeat(first, csr.lengths(offsets)) == mask).all():
+            return cls(name, first, None)
+        return cls(name, csr.lengths(csr.offsets(mask)[offsets]) > 0, mask)
 
     def values(self, run: Run, whole: np.ndarray, *, drop_unknown: bool) -> np.ndarray:
         """float (n, 4): METRICS of each impression, NaN where not defined. `whole`: the same without a slice."""
@@ -44,12 +45,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Measured:
-    """What runs that differ in their seed reach together: METRICS in S slices, the first of which is ALL."""
+    """What runs that differ in their seed reach together in the K columns of a course."""
 
     values: np.ndarray
-    """float32 (n, S, 4): of each impression, the mean over runs; NaN where not defined."""
+    """float32 (n, K): of each impression, the mean over runs; NaN where not defined."""
     means: np.ndarray
-    """float64 (runs, S, 4): of each run, the mean over impressions."""
+    """float64 (runs, K): of each run, the mean over impressions."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +59,24 @@ class Course:
 
     first: Run
     parts: tuple[Part, ...]
+    in_slices: tuple[str, ...]
+    """Which of METRICS are measured in the parts; as a whole, all are."""
     drop_unknown: bool
     """Whether candidates without a score do not count, or rank last."""
 
     @classmethod
-    def of(cls, first: Run, *, by_slice: bool, drop_unknown: bool) -> "Course":
-        """`by_slice`: not only as a whole, but in each slice that is not empty."""
-        found = [Part.cut(each.name, each.mask, first.offsets) for each in sliced(first.table)] if by_slice else []
+    def of(cls, first: Run, *, in_slices: Sequence[str], drop_unknown: bool) -> "Course":
+        """`in_slices`: metrics that are measured in each slice that is not empty too; none: there are no slices."""
+        found = [Part.cut(each.name, each.mask, first.offsets) for each in sliced(first.table)] if in_slices else []
         # what slices are cut from is needed no more, and large
         slim = replace(first, table=first.table.select("impression", "user", "news", "clicked", "score"))
-        return cls(slim, tuple(part for part in found if part.impressions.any()), drop_unknown)
+        return cls(slim, tuple(part for part in found if part.impressions.any()), tuple(in_slices), drop_unknown)
 
     @property
-    def slices(self) -> list[str]:
-        """Their S names."""
-        return [ALL, *(part.name for part in self.parts)]
+    def columns(self) -> list[tuple[str, str]]:
+        """Slice and metric of each of the K columns."""
+        whole = [(ALL, metric) for metric in METRICS]
+        return whole + [(part.name, metric) for part in self.parts for metric in self.in_slices]
 
     def measured(self, names: Sequence[str], root: Path) -> Measured:
         """Of the runs of these names, one at a time in memory. Raises what `Run.read` and `Run.aligned` raise."""
@@ -88,10 +92,13 @@ class Course:
 
     def _values(self, run: Run) -> np.ndarray:
         # float32: a metric is off by less than a ten-millionth, and fifty slices of 73,000 impressions are 58 MB
-        result = np.empty((len(run.impressions), 1 + len(self.parts), len(METRICS)), np.float32)
-        result[:, 0] = _columns(run.ranking(drop_unknown=self.drop_unknown))
-        for number, part in enumerate(self.parts, start=1):
-            result[:, number] = part.values(run, result[:, 0], drop_unknown=self.drop_unknown)
+        result = np.empty((len(run.impressions), len(self.columns)), np.float32)
+        whole, slices = result[:, : len(METRICS)], result[:, len(METRICS) :]
+        whole[:] = _columns(run.ranking(drop_unknown=self.drop_unknown))
+        kept = [list(METRICS).index(metric) for metric in self.in_slices]
+        for number, part in enumerate(self.parts):
+            own = slice(number * len(kept), (number + 1) * len(kept))
+            slices[:, own] = part.values(run, whole, drop_unknown=self.drop_unknown)[:, kept]
         return result
 
 
@@ -100,7 +107,7 @@ def _columns(ranking: Ranking) -> np.ndarray:
 
 
 def _means(values: np.ndarray) -> np.ndarray:
-    """(n, S, 4) -> (S, 4): over the impressions where each is defined, NaN where there are none."""
+    """(n, K) -> (K,): over the impressions where each is defined, NaN where there are none."""
     with np.errstate(invalid="ignore"):  # 0 / 0
         return np.nansum(values, axis=0, dtype=np.float64) / (~np.isnan(values)).sum(axis=0)
 

@@ -62,7 +62,8 @@ class Revision:
         """What to type for its files to be made again."""
         # git knows no experiment's name; dvc exp apply fails where files are missing, which is when this is read
         commit = self.commit[:SHORT] if self.name in _experiments(self.repo) else self.name
-        return f"Make it again: git checkout {commit} && dvc repro (and back: git checkout -)"
+        other = "Where that changes dvc.lock, as on another processor, commit it and name that commit"
+        return f"Make it again: git checkout {commit} && dvc repro (and back: git checkout -). {other}"
 
 
 @contextmanager

@@ -21,8 +21,8 @@ caption { text-align: left; padding: .5rem 0; }
 th, td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8886; text-align: left; white-space: nowrap; }
 .number { text-align: right; }
 """
-LONGEST_NAME = 18
-"""Characters, in a terminal: of 80 columns, figures take 44."""
+GAP = 2
+"""Columns of the terminal between two of a table."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,19 @@ class Sheet:
     names: int
 
     def table(self) -> Table:
-        """For a terminal; long names are shortened in their middle."""
-        table = Table(box=box.SIMPLE_HEAD, title=printable(self.title), title_justify="left", pad_edge=False)
+        """For a terminal, without the title: what does not fit into a cell goes on below, and nothing is cut."""
+        table = grid()
         for number, name in enumerate(self.head):
-            table.add_column(name, justify="left" if number < self.names else "right", no_wrap=True)
+            # the widest column gives way first: in a terminal of 80 that is one of names, and figures stay whole
+            table.add_column(name, justify="left" if number < self.names else "right", overflow="fold")
         for row in self.rows:
-            names = (_shortened(printable(cell)) for cell in row[: self.names])
-            table.add_row(*names, *row[self.names :])
+            table.add_row(*map(printable, row))
         return table
 
     def markdown(self) -> str:
-        """As GitHub has tables."""
-        rule = ["---"] * self.names + ["---:"] * (len(self.head) - self.names)
-        lines = [_row(_marked(cell) for cell in self.head), _row(rule)]
-        lines += [_row(_marked(cell) for cell in row) for row in self.rows]
-        return f"{_marked(self.title)}\n\n" + "\n".join(lines) + "\n"
+        """The title and the table, as GitHub has them."""
+        words = [number < self.names for number in range(len(self.head))]
+        return f"{_marked(self.title)}\n\n{markdown_table(self.head, self.rows, words)}"
 
     def html(self) -> str:
         """A `table` element."""
@@ -63,6 +61,17 @@ class Sheet:
     def _cell(self, tag: str, number: int, cell: str) -> str:
         kind = ' class="number"' if number >= self.names else ""
         return f"<{tag}{kind}>{html.escape(printable(cell))}</{tag}>"
+
+
+def grid() -> Table:
+    """A table for a terminal, without columns yet."""
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[bool]) -> str:
+    """A table as GitHub has it. `words`: which columns hold words, and stand left; figures stand right."""
+    lines = [_row(map(_marked, head)), _row("---" if is_word else "---:" for is_word in words)]
+    return "\n".join([*lines, *(_row(map(_marked, row)) for row in rows)]) + "\n"
 
 
 def markdown(sheets: Sequence[Sheet], words: Sequence[str]) -> str:
@@ -84,7 +93,7 @@ def comma_separated(head: Sequence[str], rows: Sequence[Sequence[object]]) -> st
     """CSV (RFC 4180 with Unix line ends). What a spreadsheet would take for a formula has a ' before it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow(map(_harmless, head))
     writer.writerows([_harmless(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     return text.getvalue()
 
@@ -102,10 +111,3 @@ def _marked(text: str) -> str:
 def _harmless(text: str) -> str:
     text = printable(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
-
-
-def _shortened(name: str) -> str:
-    if len(name) <= LONGEST_NAME:
-        return name
-    half = (LONGEST_NAME - 1) // 2
-    return f"{name[: LONGEST_NAME - 1 - half]}…{name[-half:]}"

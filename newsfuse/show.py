@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.cells import cell_len
 from rich.table import Table
 
@@ -18,8 +17,6 @@ from newsfuse.ranking import METRICS
 SHORTEST_NAME = 12
 """Characters of an experiment's name that are shown, whatever else there is to show."""
 LONGEST_VALUE = 16
-GAP = 2
-"""Columns of the terminal between two of the table."""
 BEST_HIGH = {name: METRICS[name] for name in ("auc", "ndcg10")}
 BEST_LOW = ("dollars", "minutes")
 ABOVE = (Kind.WORKSPACE, Kind.HEAD)
@@ -103,7 +100,8 @@ def results(experiments: Sequence[Experiment]) -> list[Column]:
     """How well each ranks, and what it cost."""
 
     def column(name: str, header: str, written: Callable[[Any], str]) -> Column:
-        return Column(name, header, [_value(each, name) for each in experiments], written)
+        values = [_value(each, name) for each in experiments]
+        return Column(name, header, [value if isinstance(value, int | float) else None for value in values], written)
 
     columns = [column(name, header, lambda value: f"{value:.4f}") for name, header in BEST_HIGH.items()]
     columns.append(column("dollars", "dollars", lambda value: f"{value:.4f}"))
@@ -176,7 +174,7 @@ def _print(experiments: Sequence[Experiment], columns: Sequence[Column]) -> None
 
 def table(experiments: Sequence[Experiment], columns: Sequence[Column]) -> Table:
     """A row for each, with a gap below the workspace and HEAD."""
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
+    drawn = sheet.grid()
     for column in columns:
         drawn.add_column(column.header, justify="right" if column.is_number else "left", no_wrap=True)
     for each, row in zip(experiments, zip(*(column.cells for column in columns), strict=True), strict=True):
@@ -188,9 +186,9 @@ def fitted(names: Column, columns: Sequence[Column], width: int) -> tuple[list[C
     """The columns that fit, names shortened as far as need be, and those at the right that do not."""
     columns = [_compact(each) for each in columns]
     count, least = len(columns), min(SHORTEST_NAME, names.width)
-    while count and least + sum(GAP + each.width for each in columns[:count]) > width:
+    while count and least + sum(sheet.GAP + each.width for each in columns[:count]) > width:
         count -= 1
-    room = max(least, width - sum(GAP + each.width for each in columns[:count]))
+    room = max(least, width - sum(sheet.GAP + each.width for each in columns[:count]))
     labels = replace(names, values=[shortened(label, room) for label in names.cells])
     return [labels, *columns[:count]], columns[count:]
 
@@ -203,16 +201,10 @@ def _compact(column: Column) -> Column:
 def markdown(experiments: Sequence[Experiment], columns: Sequence[Column]) -> str:
     """A table for a pull request, nothing shortened."""
     columns = [_names(experiments), *_states(experiments), *columns]
-    rows = [
-        [_escaped(column.header) for column in columns],
-        ["--:" if column.is_number else "---" for column in columns],
-    ]
-    rows += [[_escaped(cell) for cell in row] for row in zip(*(column.cells for column in columns), strict=True)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    rows = zip(*(column.cells for column in columns), strict=True)
+    return sheet.markdown_table(
+        [column.header for column in columns], rows, [not column.is_number for column in columns]
+    )
 
 
 def comma_separated(experiments: Sequence[Experiment], columns: Sequence[Column]) -> str:

@@ -5,11 +5,14 @@ import time
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from newsfuse.environment import Environment
 from newsfuse.errors import ParamsError
 from newsfuse.root import project_root
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class TensorBoard:
@@ -17,16 +20,15 @@ class TensorBoard:
 
     def __init__(self, folder: Path) -> None:
         """`folder` with a number behind it where it exists. Raises ParamsError without tensorboard, OSError."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - who does not ask for it need not have it
-        except ImportError as error:
-            message = (
-                f"NEWSFUSE_TENSORBOARD: tensorboard cannot be imported ({error}). "
-                "Install it: pip install 'newsfuse[tensorboard]', or unset the variable"
-            )
-            raise ParamsError(message) from error
+        writer = _writer()
         self.folder = _made(folder)
-        self.writer = SummaryWriter(str(self.folder))
+        self.writer = writer(str(self.folder))
+
+    @staticmethod
+    def require() -> None:
+        """Raise ParamsError where TensorBoard is wanted and not installed."""
+        if Environment.read().tensorboard is not None:
+            _writer()
 
     @classmethod
     def wanted(cls) -> Iterator[Self]:
@@ -46,6 +48,18 @@ class TensorBoard:
     def close(self) -> None:
         """Write what is left."""
         self.writer.close()
+
+
+def _writer() -> "type[SummaryWriter]":
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - who does not ask for it need not have it
+    except ImportError as error:
+        message = (
+            f"NEWSFUSE_TENSORBOARD: tensorboard cannot be imported ({error}). "
+            "Install it: pip install 'newsfuse[tensorboard]', or unset the variable"
+        )
+        raise ParamsError(message) from error
+    return SummaryWriter
 
 
 def _made(folder: Path) -> Path:

@@ -12,12 +12,14 @@ from newsfuse.params import Params
 from newsfuse.recommender import Recommender
 from newsfuse.registry import Registry
 from newsfuse.stage import run
+from newsfuse.tensorboard import TensorBoard
 from newsfuse.training import train as trained
 from newsfuse.vocabularies import Vocabularies
 
 
 def train(params: Params, registry: Registry) -> None:
     """Write data/<dataset>/model, metrics/train (curves) and metrics/speed."""
+    TensorBoard.require()  # first: without it, minutes of reading would end in a refusal
     data = Path("data", params.dataset)
     news = News.read(data / "train" / "news.tsv")
     behaviors = Behaviors.read(data / "train" / "behaviors.tsv", news)

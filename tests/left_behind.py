@@ -26,7 +26,7 @@ HOSTILE = (
 SHOWN = (*HOSTILE[:4], r"\u202egnp.exe\x07\x1b[31m\u2066", HOSTILE[5])
 """The same as a reader sees them."""
 ENCODERS = ("category", "gnn", HOSTILE[2])
-IMPRESSIONS, CANDIDATES, USERS = 60, 8, 20
+IMPRESSIONS, CANDIDATES, USERS = 60, 8, 40
 PARAMS = f"""\
 dataset: tiny
 fusion: attention

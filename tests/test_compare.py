@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import logging
+import re
 import shutil
 import statistics
+from collections import Counter
 from contextlib import chdir
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -20,9 +22,9 @@ from project import Project, missing
 from scipy import stats
 from typer.testing import CliRunner, Result
 
-from newsfuse import times
+from newsfuse import comparison, times
 from newsfuse.artifact import writing
-from newsfuse.bootstrap import bootstrap, holm
+from newsfuse.bootstrap import Estimate, bootstrap, holm
 from newsfuse.cli import app
 from newsfuse.csr import offsets, owners
 from newsfuse.errors import DataError
@@ -366,17 +368,38 @@ def test_names_and_categories_stay_text_in_csv(hostile: Path) -> None:
     assert "\x1b" not in str(found)
 
 
-def test_tables_fit_into_eighty_columns(folder: Path) -> None:
-    long = "an-experiment-with-a-name-that-is-much-too-long"
-    table = shown([long, "x" * 60])
-    for seed, name in enumerate(("a", "b")):
-        predict(folder / f"{long}-{name}", scored(table, 1.0, seed))
-    words = [f"{long}-a", f"{long}-b", f"both={long}-a,{long}-b"]
-    printed = compare(folder, *words, "--slices", columns=80).stdout
-    tables = printed[: printed.index("\nan-experiment")].splitlines()
-    assert max(map(len, tables)) <= 80
-    assert "an-experi…o-long-a" in printed  # cut in the middle, where the names differ least
-    assert not [line for line in tables if line.rstrip().endswith("…")]
+def drawn(folder: Path, words: Sequence[str], columns: int) -> str:
+    """The tables in a terminal of so many columns, without the sentences below them."""
+    return compare(folder, *words, "--slices", columns=columns).stdout.split("\nboth and ")[0]
+
+
+@pytest.mark.parametrize("name", ["data/tiny/ensemble", "an-experiment-with-a-name-that-is-much-too-long"])
+def test_tables_fit_into_eighty_columns_and_nothing_is_cut(folder: Path, name: str) -> None:
+    table = shown([name, "x" * 60])
+    for seed in range(2):
+        predict(folder / f"{name}{seed}", scored(table, 1.0, seed))
+    words = [f"{name}0", f"both={name}0,{name}1"]
+    narrow, wide = (drawn(folder, words, columns) for columns in (80, 400))
+    assert max(len(line) for line in narrow.splitlines() if "differences to" not in line) <= 80
+    letters = [Counter("".join(text.split()).replace("─", "")) for text in (narrow, wide)]
+    assert letters[0] == letters[1]
+    figures = [re.findall(r" ([+-]\.\d{4})  (\S+ to \S+)  ([\d.<]+)$", text, re.MULTILINE) for text in (narrow, wide)]
+    assert figures[0] == figures[1]
+    assert len(figures[0]) > 10
+
+
+def test_only_what_is_shown_is_resampled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resampled: list[int] = []
+
+    def counted(values: np.ndarray, users: np.ndarray) -> Estimate:
+        resampled.append(values.shape[1])
+        return bootstrap(values, users)
+
+    monkeypatch.setattr(comparison, "bootstrap", counted)
+    printed = [compare(folder, "bad", "good", *more).stdout for more in ([], ["--slices"], ["--slices", "--csv", "x"])]
+    slices = len(list(sliced(table_of(folder, "good"))))
+    assert resampled == [4, 4 + slices, 4 + 4 * slices]
+    assert printed[1] == printed[2]
 
 
 def read_from(folder: Path, dataset: str, md5: str) -> Provenance:

@@ -16,7 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from newsfuse.curves import Curves
 from newsfuse.errors import ParamsError
 from newsfuse.fit import Fit
+from newsfuse.params import load
 from newsfuse.training import Epoch
+from stages.train import train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +135,17 @@ def test_wanted_but_not_installed_is_told_before_anything_is_lost(monkeypatch: p
         Curves(Path("metrics"))
     assert Path("metrics/train/metrics.json").exists()
     assert not Path("boards").exists()
+
+
+def test_wanted_but_not_installed_is_refused_before_data_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    params, registry = load(ROOT)
+    monkeypatch.chdir(tmp_path)  # where there is no data, which would be told
+    monkeypatch.setenv("NEWSFUSE_TENSORBOARD", "boards")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ParamsError, match=r"^NEWSFUSE_TENSORBOARD: .* pip install 'newsfuse\[tensorboard\]'"):
+        train(params, registry)
 
 
 def test_who_does_not_want_tensorboard_does_not_import_it() -> None:

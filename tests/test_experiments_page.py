@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import typer
@@ -13,9 +13,7 @@ from project import ROOT, Project
 from test_readme import finish_queue
 
 from newsfuse.cli import app
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from newsfuse.environment import Environment
 
 PAGE = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^(In a colleague's clone:\n\n)?^```bash\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -66,6 +64,7 @@ def test_the_investigation_of_the_page_can_be_done(project: Project) -> None:
     before = stored(project)
     assert before
     project.dvc("exp", "push", "origin", "gate-1")
+    assert list((project.root / ".newsfuse/tensorboard/watched").glob("events.*")), "TensorBoard has no curves"
     assert stored(project) == before, "DVC pushes files of experiments older than the remote: the page says it does not"
 
 
@@ -73,9 +72,15 @@ def test_the_commands_of_the_page_have_the_arguments_that_they_take() -> None:
     commands = [line for _, block in BLOCKS for line in block.splitlines()]
     assert len(commands) > 30
     for command in commands:
-        program, *words = shlex.split(command.partition(" >")[0])
+        program, *words = shlex.split(re.sub(r"^[A-Z_]+=\S+ ", "", command.partition(" >")[0]))
         if program in PARSERS:
             PARSERS[program](words)
+
+
+def test_the_variables_of_the_page_are_those_that_newsfuse_reads() -> None:
+    found = dict(re.findall(r"\b(NEWSFUSE_[A-Z_]+)=(\S+)", PAGE))
+    assert Environment.read(found).tensorboard == Path(".newsfuse/tensorboard")
+    assert f"tensorboard --logdir {found['NEWSFUSE_TENSORBOARD']}" in PAGE
 
 
 @pytest.mark.parametrize("command", sorted(set(MENTIONED)))

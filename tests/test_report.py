@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 import pytest
 import vl_convert
+import yaml
 from browser import Browser, started
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -182,7 +183,7 @@ def test_a_project_without_a_data_set_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_page_that_cannot_be_written_says_so(root: Path) -> None:
-    with pytest.raises(StorageError, match="Name another file with --out"):
+    with pytest.raises(StorageError, match=r"report\.html: could not be written: .* Name another file"):
         write("workspace", root, root / "params.yaml" / "report.html", [])
 
 
@@ -256,6 +257,31 @@ def test_settings_that_changed_after_the_run_are_named(folder: Path) -> None:
     (folder / "dvc.lock").write_text(json.dumps(lock))
     write("workspace", folder, folder / "report.html", [])
     assert any("with other values of: fusion." in text for text in parsed(folder / "report.html").texts["p"])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_setting_that_came_or_went_after_the_run_is_named(folder: Path) -> None:
+    used = {"options": {"gnn": {"width": 3}}, "fusion": "late"}
+    lock = {"stages": {"train": {"params": {"params.yaml": used}}}}
+    (folder / "dvc.lock").write_text(json.dumps(lock))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params |= {"options": {"llm": {"width": 3}}, "fusion": "late"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    write("workspace", folder, folder / "report.html", [])
+    named = "with other values of: options.gnn.width, options.llm.width. "
+    assert any(named in text for text in parsed(folder / "report.html").texts["p"])
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("users", [29, 30])
+def test_few_users_have_no_interval(folder: Path, users: int) -> None:
+    predictions = folder / "data/tiny/predictions"
+    table = pl.read_parquet(predictions / "scores.parquet")
+    numbers = table["impression"].rle_id() % users
+    predict(predictions, table.with_columns(user=numbers.cast(table["user"].dtype)))
+    write("workspace", folder, folder / "report.html", [])
+    (mean,) = [row[1] for row in parsed(folder / "report.html").rows if row[:1] == ["AUC"]]
+    assert (" to " in mean) == (users == 30)
 
 
 @given(
@@ -347,11 +373,11 @@ def test_an_experiment_is_reported_from_the_cache_and_nothing_is_checked_out(
     assert "report.html: written" in said
     rows = parsed(project.root / "report.html").rows
     assert ["fusion", "gate"] in rows
-    assert ["AUC", "1.0000 1.0000 to 1.0000"] in rows
+    assert ["AUC", "1.0000"] in rows  # one user has no interval
     assert ["auc", "1.0000"] in rows
     assert ["fusion", "gate", "plugins/fusions/gate.py", hashlib.sha256(b"# gate\n").hexdigest()[:12]] in rows
     (beside,) = [row for row in rows if row[0] == "workspace"]
-    assert beside[1] == "-1.0000 -1.0000 to -1.0000"
+    assert beside[1] == "-1.0000"
     assert beside[-1] == "fusion: late"
     assert project.changes() == []
 

@@ -136,7 +136,7 @@ def test_a_name_of_several_experiments_is_refused(project: Project) -> None:
 
 def follow(project: Project, remedy: str) -> None:
     """Type what an error says, and what brings the project back to where it was."""
-    there, back = re.fullmatch(r".* Make it again: (.+) \(and back: (.+)\)", remedy).groups()  # type: ignore[union-attr]
+    there, back = re.fullmatch(r".* Make it again: (.+) \(and back: (.+)\)\. .+", remedy).groups()  # type: ignore[union-attr]
     project.must("bash", "-c", there)
     project.must("git", "checkout", "--quiet", "--", ".")
     project.must("bash", "-c", back)

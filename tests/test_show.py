@@ -185,11 +185,22 @@ def test_an_experiment_that_failed_is_shown_as_such(tmp_path: Path) -> None:
 def test_markdown_has_all_rows_and_no_value_breaks_the_table(experiments: list[Experiment]) -> None:
     lines = markdown(experiments, columns(experiments)).splitlines()
     assert lines[:2] == [
-        "| experiment | state | AUC | nDCG@10 | dollars | minutes | seed | fusion |",
-        "| --- | --- | --: | --: | --: | --: | --- | --- |",
+        r"| experiment | state | AUC | nDCG\@10 | dollars | minutes | seed | fusion |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- | --- |",
     ]
     assert "| two | done | 0.5200 | 0.4000 | 0.0020 | 2.0 | 2 | a\\|b |" in lines
     assert len(lines) == 8
+
+
+def test_names_and_settings_stay_text_in_markdown() -> None:
+    found = [experiment("a_b*<i>@x", fusion="`late`\n\x1b[31m"), experiment("b", fusion="gate")]
+    row = markdown(found, columns(found)).splitlines()[2]
+    assert row == r"| a\_b\*&lt;i&gt;\@x | 0.5000 | - | - | 1.0 | \`late\` \\x1b\[31m |"
+
+
+def test_a_setting_whose_name_is_a_formula_stays_text_in_csv() -> None:
+    found = [experiment(name, **{"=1+1": name}) for name in "ab"]
+    assert comma_separated(found, columns(found)).splitlines()[0].endswith(",'=1+1")
 
 
 def test_csv_has_all_digits_and_nothing_for_what_is_not_known(experiments: list[Experiment]) -> None:
@@ -338,6 +349,11 @@ def test_a_metric_that_is_no_number_ranks_last() -> None:
     ]
     assert [each.name for each in ordered(experiments, "auc")] == ["high", "low", "nan", "none"]
     assert results(experiments)[0].cells == ["-", "0.4000", "-", "0.5000"]
+
+
+def test_a_metric_that_is_text_is_not_shown() -> None:
+    found = [Experiment("a", Kind.EXPERIMENT, DONE, {}, {"auc": "half", "dollars": {"eur": 1}}, None)]
+    assert [column.cells for column in results(found)] == [["-"]] * 4
 
 
 def test_headers_are_as_short_as_is_clear() -> None:

@@ -8,6 +8,7 @@ from itertools import groupby
 import numpy as np
 
 from newsfuse.bootstrap import bootstrap
+from newsfuse.comparison import FEW_USERS
 from newsfuse.ranking import METRICS, Ranking
 from newsfuse.report.evidence import Evidence
 from newsfuse.report.section import AbsentError, Figure, between, number
@@ -20,7 +21,7 @@ MOST = 40
 
 @dataclass(frozen=True)
 class Estimated:
-    """A mean over impressions, and its 95 % interval over users."""
+    """A mean over impressions, and its 95 % interval over users; none where these are fewer than FEW_USERS."""
 
     mean: float
     low: float | None = None
@@ -75,11 +76,10 @@ def parts(run: Run, metrics: Sequence[str], *, drop_unknown: bool) -> list[Part]
     found = list(_largest(run))
     rankings = [run.ranking(drop_unknown=drop_unknown, among=each.mask) for each in found]
     values = np.stack([getattr(each, name) for each in rankings for name in metrics], axis=1)
-    estimate = bootstrap(values, run.users)
-    triples = [Estimated(*map(float, each)) for each in zip(estimate.mean, estimate.low, estimate.high, strict=True)]
-    starts = range(0, len(triples), len(metrics))
+    impressions, columns = (~np.isnan(values)).sum(axis=0), _columns(values, run.users)
+    starts = range(0, len(columns), len(metrics))
     return [
-        Part(each.kind, each.value, dict(zip(metrics, triples[at:], strict=False)), int(estimate.impressions[at]))
+        Part(each.kind, each.value, dict(zip(metrics, columns[at:], strict=False)), int(impressions[at]))
         for each, at in zip(found, starts, strict=True)
     ]
 
@@ -97,6 +97,13 @@ def _values(ranking: Ranking) -> np.ndarray:
 
 
 def _estimated(values: np.ndarray, users: np.ndarray) -> dict[str, Estimated]:
+    return dict(zip(METRICS, _columns(values, users), strict=True))
+
+
+def _columns(values: np.ndarray, users: np.ndarray) -> list[Estimated]:
+    """Of each column of `values`: float (n, K), NaN where not defined. `users`: (n,)."""
     found = bootstrap(values, users)
-    columns = zip(found.mean, found.low, found.high, strict=True)
-    return {name: Estimated(*map(float, column)) for name, column in zip(METRICS, columns, strict=True)}
+    return [
+        Estimated(float(mean)) if own < FEW_USERS else Estimated(float(mean), float(low), float(high))
+        for mean, low, high, own in zip(found.mean, found.low, found.high, found.users, strict=True)
+    ]

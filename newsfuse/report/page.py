@@ -10,8 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from newsfuse.artifact import write_text
-from newsfuse.errors import StorageError
+from newsfuse import outfile
 from newsfuse.report.ablation import ablation
 from newsfuse.report.evidence import Evidence, gathered
 from newsfuse.report.examples import examples
@@ -28,11 +27,7 @@ def write(name: str, root: Path, out: Path, against: Sequence[str]) -> None:
     with ExitStack() as stack:
         evidence, *others = (stack.enter_context(gathered(each, root)) for each in dict.fromkeys([name, *against]))
         page = rendered(evidence.name, summary(evidence), sections(evidence, others, root))
-    try:
-        write_text(out, page)
-    except OSError as error:
-        message = f"{out}: could not be written: {error.strerror or error}. Name another file with --out"
-        raise StorageError(message) from error
+    outfile.write(out, page)
 
 
 def sections(evidence: Evidence, others: Sequence[Evidence], root: Path) -> list[Section]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from newsfuse.comparison import FEW_USERS
 from newsfuse.ranking import METRICS
 from newsfuse.report import charts
 from newsfuse.report.evidence import Evidence
@@ -17,6 +18,7 @@ BASELINES = {
     "cosine": "cosine to the history's mean",
 }
 """Prefixes of metrics of scorers that have learned nothing, and what they rank by."""
+CAPTION = "AUC, beside scorers that have learned nothing; of these no interval is known"
 METRICS_FILE = "metrics/evaluate/metrics.json"
 
 
@@ -24,7 +26,8 @@ def results(evidence: Evidence) -> Section:
     """The metrics of the run."""
     lead = (
         "Means over impressions by MIND's definitions; higher is better. Beside each its 95 % interval over users: "
-        "what other readers of the same days would give. What another seed would give is not in it."
+        "what other readers of the same days would give. What another seed would give is not in it. Of fewer than "
+        f"{FEW_USERS} users there is no interval."
     )
     return Section("Results", lead, present(lambda: _metrics(evidence), lambda: _baselines(evidence)))
 
@@ -51,7 +54,7 @@ def _baselines(evidence: Evidence) -> Iterator[Block]:
     known = [("this run", own), *((words, Estimated(mean)) for words, mean in rows.items())]
     drawn = [(words, *each.ends) for words, each in known]
     frame = pl.DataFrame(drawn, charts.INTERVALS, orient="row")
-    yield charts.intervals(frame, caption="AUC, beside scorers that have learned nothing", x="AUC")
+    yield charts.intervals(frame, caption=CAPTION, x="AUC")
 
 
 def _everything(evidence: Evidence) -> Iterator[Block]:

@@ -1,8 +1,9 @@
 """The section on what was run: commit, settings, plugins, data, cost."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from newsfuse import __version__
 from newsfuse.report.evidence import STAGES, Evidence, flattened
@@ -31,7 +32,7 @@ def _identity(evidence: Evidence, root: Path) -> Iterator[Block]:
     rows: list[Sequence[Cell]] = [
         ("run", evidence.name),
         ("Git revision", evidence.commit or "not known: no commit"),
-        ("newsfuse", __version__),
+        ("page written by", f"newsfuse {__version__}"),
     ]
     taken = minutes(lambda path: evidence.text(path, ""), root) if evidence.commit else None
     yield Table(("", ""), [*rows, ("minutes", _taken(taken))])
@@ -68,7 +69,14 @@ def _changed(evidence: Evidence) -> list[str]:
     except AbsentError:
         return []
     now = flattened(evidence.params)
-    return sorted({name for each in used for name, value in flattened(each).items() if now.get(name) != value})
+    return sorted({name for each in used for name in _differing(each, now)})
+
+
+def _differing(used: Mapping[str, Any], now: Mapping[str, str]) -> Iterator[str]:
+    """Settings with another value, or none, on either side. `used`: those, or groups of those, that a stage reads."""
+    groups, was = tuple(f"{name}." for name in used), flattened(used)
+    read = {name: value for name, value in now.items() if name in used or name.startswith(groups)}
+    yield from (name for name in was.keys() | read.keys() if was.get(name) != read.get(name))
 
 
 def _plugins(evidence: Evidence) -> Iterator[Block]:
