@@ -2,7 +2,7 @@
 
 import pluggy
 
-from newsfuse.inputs import Graph, Inputs, Neighbours, Vocabulary
+from newsfuse.inputs import Graph, Inputs, Neighbours, Texts, Vocabulary
 from newsfuse.plugin import Cost, Embedder, Encoder, Fusion, Mode, Need, Options, UserEncoder
 from newsfuse.service import Allowance, Answer, Service
 
@@ -25,6 +25,7 @@ __all__ = [
     "Neighbours",
     "Options",
     "Service",
+    "Texts",
     "UserEncoder",
     "Vocabulary",
     "hookimpl",

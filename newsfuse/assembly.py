@@ -10,7 +10,7 @@ import torch
 from newsfuse import graph as news_graph
 from newsfuse.blame import blame
 from newsfuse.embeddings import Embeddings
-from newsfuse.inputs import Inputs, Vocabulary
+from newsfuse.inputs import Inputs, Texts, Vocabulary
 from newsfuse.news import News
 from newsfuse.params import Params, options
 from newsfuse.plugin import Embedder, Encoder, Fusion, Need, UserEncoder
@@ -98,6 +98,8 @@ class Artifacts:
 
     embeddings: Embeddings | None
     graph: news_graph.NewsGraph | None
+    texts: bool = False
+    """Whether an encoder reads the words of the articles, which are in the news itself."""
 
     @classmethod
     def read(cls, data: Path, needs: frozenset[Need]) -> "Artifacts":
@@ -105,6 +107,7 @@ class Artifacts:
         return cls(
             Embeddings.read(data / "embeddings") if Need.EMBEDDINGS in needs else None,
             news_graph.read(data / "graph") if Need.GRAPH in needs else None,
+            Need.TEXTS in needs,
         )
 
     def inputs(self, news: News, known: Vocabularies, files: Sequence[Path]) -> Inputs:
@@ -120,6 +123,8 @@ class Artifacts:
             tables[Need.EMBEDDINGS] = torch.from_numpy(self.embeddings.of(news.ids, files))
         if self.graph:
             tables[Need.GRAPH] = news_graph.tensors(self.graph, news.ids, known.graph_entities, known.graph_categories)
+        if self.texts:
+            tables[Need.TEXTS] = Texts(*(tuple(news.frame[column]) for column in ("title", "abstract")))
         return Inputs(len(news), tables)
 
 

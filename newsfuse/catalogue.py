@@ -6,23 +6,45 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from newsfuse.environment import Environment
 from newsfuse.errors import PluginError
+from newsfuse.packages import offered
 from newsfuse.params import packages
 from newsfuse.plugin import Cost, Embedder, Encoder, Plugin
-from newsfuse.registry import FOLDERS, Registry
+from newsfuse.registry import FOLDERS, SHUT, Registry
+
+Row = tuple[str, str, str, str, str]
+"""Kind, name, origin, settings with their defaults, needs."""
 
 
 def show(root: Path) -> None:
     """Print a table of every plugin of the project at `root`; a broken one is listed with its error."""
-    registry = Registry(root / "plugins", packages(root))
     table = Table("kind", "name", "origin", "settings", "needs", title="Plugins")
-    for row in rows(registry):
+    for row in listed(root):
         table.add_row(*row)
     Console().print(table)
 
 
-def rows(registry: Registry) -> Iterator[tuple[str, str, str, str, str]]:
-    """(kind, name, origin, settings with their defaults, needs) of each plugin."""
+def listed(root: Path) -> Iterator[Row]:
+    """A row for each plugin, and one for each package that is listed in params.yaml and cannot be used."""
+    wanted, shut = packages(root), Environment.read().no_plugins
+    broken = {} if shut else {name: wrong for name, version in wanted.items() if (wrong := _wrong(name, version))}
+    yield from rows(Registry(root / "plugins", {} if shut else {n: v for n, v in wanted.items() if n not in broken}))
+    for name, version in wanted.items():
+        if shut or name in broken:
+            yield "package", name, version, SHUT if shut else f"broken: {broken[name]}", ""
+
+
+def _wrong(name: str, version: str) -> str:
+    try:
+        offered(name, version)
+    except PluginError as error:
+        return str(error)
+    return ""
+
+
+def rows(registry: Registry) -> Iterator[Row]:
+    """A row for each plugin."""
     for kind in FOLDERS:
         for name in registry.names(kind):
             if not _is_elsewhere(registry, kind, name):
@@ -37,8 +59,10 @@ def _is_elsewhere(registry: Registry, kind: type[Plugin], name: str) -> bool:
         return False
 
 
-def _row(registry: Registry, kind: type[Plugin], name: str) -> tuple[str, str, str, str, str]:
+def _row(registry: Registry, kind: type[Plugin], name: str) -> Row:
     noun, origin = FOLDERS[kind].removesuffix("s").replace("_", " "), registry.origin(kind, name)
+    if through := registry.through(kind, name):
+        origin += f", {through}"
     try:
         plugin = registry.load(kind, name)
     except PluginError as error:

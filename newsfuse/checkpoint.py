@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, contiguous_format
 
 from newsfuse.artifact import verified, writing
 from newsfuse.assembly import Architecture
@@ -31,9 +31,7 @@ class Checkpoint:
         """`training` (settings of the run) is kept in the manifest, for the record."""
         settings = {"architecture": self.architecture.to_json(), "training": dict(training)}
         with writing(folder, kind=KIND, settings=settings) as draft:
-            # no metadata: safetensors writes it in random order, and equal runs must give equal bytes
-            weights = save({name: tensor.contiguous() for name, tensor in self.weights.items()})
-            (draft / "weights.safetensors").write_bytes(weights)
+            (draft / "weights.safetensors").write_bytes(packed(self.weights))
             self.known.write(draft)
 
     @classmethod
@@ -53,3 +51,9 @@ class Checkpoint:
             message = f"the model's weights do not fit its plugins ({error}). {again}"
             raise IntegrityError(message) from error
         return model
+
+
+def packed(weights: Mapping[str, Tensor]) -> bytes:
+    """A state dict as the bytes of a safetensors file; tied weights, of which each name gets its own copy, included."""
+    # no metadata: safetensors writes it in random order, and equal runs must give equal bytes
+    return save({name: tensor.clone(memory_format=contiguous_format) for name, tensor in weights.items()})

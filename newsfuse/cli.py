@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from newsfuse import Mode, __version__
-from newsfuse.commands import data, experiments, ledger, report, results, show
+from newsfuse.commands import data, experiments, ledger, new, plugins, report, results, show
 from newsfuse.stage import guarded, log_printably
 
 app = typer.Typer(
@@ -15,8 +15,9 @@ app = typer.Typer(
 )
 app.add_typer(data.bundles, name="import")
 app.add_typer(ledger.app, name="ledger")
-for command in (*data.COMMANDS, *experiments.COMMANDS, *report.COMMANDS, *results.COMMANDS, *show.COMMANDS):
-    app.command()(command)
+for module in (data, experiments, new, plugins, report, results, show):
+    for command in module.COMMANDS:
+        app.command()(command)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
@@ -35,14 +36,6 @@ def main(
     """What each source of information about a news article is worth."""
     log_printably()
     logging.getLogger("newsfuse").setLevel(logging.INFO)
-
-
-@app.command()
-def plugins(verbose: Annotated[bool, typer.Option(help="Show where a broken plugin fails.")] = False) -> None:  # noqa: FBT002 - typer's way
-    """List the plugins of this project: where each comes from, its settings, what it needs."""
-    from newsfuse.catalogue import show  # noqa: PLC0415 - other commands need not wait for torch
-
-    guarded(lambda: show(Path()), verbose=verbose)
 
 
 @app.command(name="plan")

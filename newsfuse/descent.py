@@ -56,7 +56,8 @@ class Gradients:
         given = {each: each.grad for each in self.parameters if each.grad is not None}
         sparse = {each: grad.coalesce() for each, grad in given.items() if grad.is_sparse}
         values = [sparse[each].values() if each in sparse else grad for each, grad in given.items()]
-        shorter = (most / (get_total_norm(values) + TINY)).clamp(max=1.0)
+        # a gradient that is no number must not make all others none: whose it is would be lost
+        shorter = (most / (get_total_norm(values) + TINY)).clamp(max=1.0).nan_to_num(1.0)
         for value in values:
             value.mul_(shorter)
         for parameter, grad in sparse.items():

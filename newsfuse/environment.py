@@ -40,6 +40,9 @@ class Environment(BaseModel):
     mirror: str | None = None
     """Where `newsfuse fetch` downloads from, instead of the known places: URLs with spaces between."""
 
+    no_plugins: bool = False
+    """Whether installed packages are left alone, whatever params.yaml lists: newsfuse's own plugins only."""
+
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> "Environment":
         """What `variables` say; empty ones count as unset. Raises ParamsError with all mistakes at once."""

@@ -58,6 +58,16 @@ class Graph:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """What articles say, as news.tsv has it; "" where it has nothing."""
+
+    titles: tuple[str, ...]
+    """N of them: entry i is article i's."""
+    abstracts: tuple[str, ...]
+    """As many."""
+
+
+@dataclass(frozen=True)
 class Inputs:
     """Tables about N articles; row i of each is article i. Reading an undeclared one raises PluginError."""
 
@@ -89,6 +99,11 @@ class Inputs:
     def seen(self) -> Vocabulary:
         """The articles themselves, as training saw them: 0 for one that no training row mentions."""
         return cast("Vocabulary", self._table(Need.SEEN))
+
+    @property
+    def texts(self) -> Texts:
+        """Title and abstract of each article, in words."""
+        return cast("Texts", self._table(Need.TEXTS))
 
     def _table(self, need: Need) -> object:
         if need not in self.allowed:

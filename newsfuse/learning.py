@@ -101,11 +101,20 @@ class Learner:
         scores = self._scores(batch)
         loss = cross_entropy(scores, self.settings.label_smoothing)
         if not torch.isfinite(loss):
-            self.model.require_finite(batch.news.to(self.device))
+            self.model.require_finite(*self._asked(batch))
             message = f"the training loss became {loss.item()}; try a smaller train.lr (now {self.settings.lr})"
             raise NewsfuseError(message)
-        descent.step(loss)
+        try:
+            descent.step(loss)
+        except Exception as error:
+            self.model.require_backward(error, *self._asked(batch))
+            raise
         return fit_sums(scores.detach())
+
+    def _asked(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What the parts of the model were given for it."""
+        batch = batch.to(self.device)
+        return batch.news, batch.history, batch.clicked
 
     def _scores(self, batch: Batch) -> Tensor:
         """(B, C), -inf where no article is."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError
 
+from newsfuse.environment import Environment
 from newsfuse.errors import ParamsError, nearest
 from newsfuse.plugin import Embedder, Encoder, Fusion, Mode, Plugin, UserEncoder
 from newsfuse.registry import Registry
@@ -130,16 +131,23 @@ class Params(Packages):
 def load(root: Path) -> tuple[Params, Registry]:
     """params.yaml of the project at `root` and the plugins it may use, everything checked.
 
-    Raises ParamsError with all mistakes at once, PluginError for a chosen plugin that cannot be loaded.
+    Raises ParamsError with all mistakes at once, PluginError for a chosen plugin that cannot be loaded and for a
+    listed package that is not installed in the listed version.
     """
-    values = _read(root / FILE)
-    registry = Registry(root / "plugins", packages(root))
-    mistakes = _mistakes(Params, values, "") + _name_mistakes(values, registry)
+    values, registry = _read(root / FILE), plugins(root)
+    mistakes = _mistakes(Params, values, "")
+    if not any(each.startswith(f"{FILE}: plugin_packages.") for each in mistakes):  # else what they offer is not known
+        mistakes += _name_mistakes(values, registry)
     if not mistakes:
         mistakes = _option_mistakes(Params.model_validate(values), registry)
     if mistakes:
         raise ParamsError("\n".join(mistakes))
     return Params.model_validate(values), registry
+
+
+def plugins(root: Path) -> Registry:
+    """The plugins that the project at `root` may use. Raises as `load` does for its packages."""
+    return Registry(root / "plugins", packages(root), shut=Environment.read().no_plugins)
 
 
 def packages(root: Path) -> dict[str, str]:
@@ -196,6 +204,9 @@ def _explain(model: type[BaseModel], where: str, mistake: dict[str, Any], known:
         known = known or _keys(model, mistake["loc"][:-1])
         close = nearest(str(mistake["loc"][-1]), known)
         return f"{FILE}: {path}: no such setting.{close} Known: {', '.join(known) or 'none'}"
+    if mistake["type"] == "string_type" and path.startswith("plugin_packages."):
+        remedy = "write the exact version, in quotes, or YAML takes it for something else"
+        return f"{FILE}: {path}: found {mistake['input']!r}, which is no text: {remedy}"
     if mistake["type"] == "missing":
         return f"{FILE}: {path}: is missing"
     return f"{FILE}: {path or 'the file'}: {mistake['msg']}, found {mistake['input']!r}"
@@ -219,8 +230,16 @@ def _name_mistakes(raw: dict[str, Any], registry: Registry) -> list[str]:
     named += [(f"encoders.{name}", Encoder, name) for name in encoders]
     options = raw.get("options")
     named += [(f"options.{name}", None, name) for name in (options if isinstance(options, dict) else {})]
-    unknown = (registry.unknown(kind, name, where) for where, kind, name in named if isinstance(name, str))
+    if registry.shut_out:  # what is off, and its options, may be a package's that is not looked at
+        named = [each for each in named if each[1] and (each[1] is not Encoder or encoders[each[2]])]
+    unknown = [registry.unknown(kind, name, where) for where, kind, name in named if isinstance(name, str)]
+    unknown.append(_unlinked(embed.get("provider"), registry))
     return [f"{FILE}: {mistake}" for mistake in unknown if mistake] + _none_on(encoders)
+
+
+def _unlinked(provider: object, registry: Registry) -> str | None:
+    unlinked = registry.unlinked(provider) if isinstance(provider, str) else None
+    return unlinked and f"embed.provider: {unlinked}"
 
 
 def _none_on(encoders: Mapping[str, object]) -> list[str]:

@@ -43,6 +43,7 @@ class Need(StrEnum):
     GRAPH = "graph"
     CATEGORIES = "categories"
     SEEN = "seen"
+    TEXTS = "texts"
 
 
 class Options(BaseModel):

@@ -1,12 +1,13 @@
 """The model: views of an article are fused, clicked articles make a user, dot products make scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from newsfuse.blame import blame
-from newsfuse.errors import PluginError
+from newsfuse.blame import blame, homes, is_its_own, owner, told
+from newsfuse.errors import NewsfuseError, PluginError
 from newsfuse.products import products
 
 SCALE = 10.0
@@ -36,8 +37,11 @@ class Recommender(nn.Module):
         """`dim`: D, of a view; `width`: W, of a fused article.
 
         `origins` says, for error messages, where each encoder, "fusion" and "user_encoder" came from.
+        Raises PluginError for a part that is no module.
         """
         super().__init__()
+        for name, part in {**encoders, "fusion": fusion, "user_encoder": user_encoder}.items():
+            _require_module(part, origins[name])
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
         self.user_encoder = user_encoder
@@ -52,7 +56,7 @@ class Recommender(nn.Module):
         """Let each encoder that asks for it look at its articles before the first lesson."""
         for name, encoder in self.encoders.items():
             if begin := getattr(encoder, "start", None):
-                with blame(self.origins[name]):
+                with blame(self.origins[name], begin):
                     begin()
 
     def views(self, news: Tensor) -> Tensor:
@@ -65,22 +69,25 @@ class Recommender(nn.Module):
 
     def fuse(self, views: Tensor) -> Tensor:
         """(M, V, D) -> (M, W), length 1"""
-        with blame(self.origins["fusion"]):
-            fused = _shaped(self.fusion(self.dropout(views)), (len(views), self.width))
+        with blame(self.origins["fusion"], self.fusion):
+            fused = _shaped(self.fusion(self.dropout(views)), (len(views), self.width), views.device)
         return _unit(fused)
 
     def weights(self, views: Tensor) -> Tensor | None:
         """(M, V, D) -> (M, V): how much of each view the fusion keeps; None where it has no weights."""
         weights = getattr(self.fusion, "weights", None)
-        return None if weights is None else weights(views)
+        if weights is None:
+            return None
+        with blame(self.origins["fusion"], weights):
+            return _shaped(weights(views), views.shape[:2], views.device)
 
     def users(self, history: Tensor, clicked: Tensor) -> Tensor:
         """Clicked articles (B, H, W), latest first, and which cells are clicks (B, H) -> (B, W)"""
         anything = clicked.any(dim=1, keepdim=True)
         # a plugin may rely on a first click; what it makes of an empty history is thrown away
         safe = torch.cat([clicked[:, :1] | ~anything, clicked[:, 1:]], dim=1)
-        with blame(self.origins["user_encoder"]):
-            users = _shaped(self.user_encoder(history, safe), (len(history), self.width))
+        with blame(self.origins["user_encoder"], self.user_encoder):
+            users = _shaped(self.user_encoder(history, safe), (len(history), self.width), history.device)
         return torch.where(anything, users, self.newcomer) + self.everyone
 
     def forward(self, news: Tensor, history: Tensor, clicked: Tensor, candidates: Tensor) -> Tensor:
@@ -101,18 +108,55 @@ class Recommender(nn.Module):
         return self.log_scale.exp() * products(users, articles, offsets, places)
 
     def _view(self, name: str, news: Tensor) -> Tensor:
-        with blame(self.origins[name]):
-            view = _shaped(self.encoders[name](news), (len(news), self.dim))
+        with blame(self.origins[name], self.encoders[name]):
+            view = _shaped(self.encoders[name](news), (len(news), self.dim), news.device)
         return _unit(view.float())
 
-    def require_finite(self, news: Tensor) -> None:
-        """Raise PluginError naming the encoder, or else the fusion, whose vectors are not all finite numbers."""
+    def require_finite(self, news: Tensor, *behaviour: Tensor) -> None:
+        """Raise PluginError naming the plugin that makes scores of these articles NaN or infinite, if one does.
+
+        `behaviour`: `history` and `clicked` as of `forward`, or nothing: then user encoders are not asked. Raises
+        NewsfuseError where training has driven the model's own weights out of bounds, whatever plugins return then.
+        """
+        self._require_finite_weights()
+        with torch.no_grad():
+            for part, again in self._parts(news, *behaviour):
+                if not torch.isfinite(again()).all():
+                    message = f"{self.origins[part]}: {_called(part)} returned NaN or infinity"
+                    raise PluginError(message)
+
+    def require_backward(self, error: Exception, news: Tensor, history: Tensor, clicked: Tensor) -> None:
+        """Raise PluginError naming the plugin that let the backward pass of `forward` fail with `error`, if one did."""
+        parts = {**self.encoders, "fusion": self.fusion, "user_encoder": self.user_encoder}
+        modules = {name: {type(each).__module__ for each in part.modules()} for name, part in parts.items()}
+        origin = owner(error, {self.origins[name]: homes(theirs) for name, theirs in modules.items()})
+        if origin and is_its_own(error):
+            message = f"{origin}: {told(error)}"
+            raise PluginError(message) from error
+        for name, again in self._parts(news, history, clicked):
+            with blame(self.origins[name], parts[name]):
+                again().sum().backward()
+
+    def _parts(self, news: Tensor, *behaviour: Tensor) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+        """Each part by itself, in the order of their work, by its name in `origins`."""
         for name in self.encoders:
-            if not torch.isfinite(self._view(name, news)).all():
-                message = f"{self.origins[name]}: encoder '{name}' returned NaN or infinity"
-                raise PluginError(message)
-        if not torch.isfinite(self.articles(news)).all():
-            message = f"{self.origins['fusion']}: the fusion returned NaN or infinity"
+            yield name, partial(self._view, name, news)
+        views = self.views(news).detach().requires_grad_()
+        yield "fusion", partial(self.fuse, views)
+        if behaviour:
+            history, clicked = behaviour
+            yield "user_encoder", partial(self.users, self.fuse(views).detach().requires_grad_()[history], clicked)
+
+    def _require_finite_weights(self) -> None:
+        own = (self.newcomer, self.everyone, self.log_scale.exp())
+        parts = {"user_encoder": self.user_encoder, "fusion": self.fusion, **self.encoders}
+        broken = [name for name, part in parts.items() if not _is_finite(*part.parameters())]
+        if not _is_finite(*own):
+            message = "training has made the model's weights NaN or infinite; try a smaller train.lr"
+            raise NewsfuseError(message)
+        if broken:
+            name = broken[0]  # the last in the flow: those before it were given its gradient
+            message = f"{self.origins[name]}: {_called(name)} has weights that became NaN or infinite in training"
             raise PluginError(message)
 
 
@@ -141,8 +185,28 @@ def _unit(vectors: Tensor) -> Tensor:
     return vectors * lengths.masked_fill(lengths == 0, float("inf")).reciprocal()
 
 
-def _shaped(output: Tensor, shape: Sequence[int]) -> Tensor:
+def _shaped(output: Tensor, shape: Sequence[int], device: torch.device) -> Tensor:
+    if not isinstance(output, Tensor):
+        message = f"returned {type(output).__name__}, expected a tensor of shape {tuple(shape)}"
+        raise TypeError(message)
     if tuple(output.shape) != tuple(shape):
         message = f"returned shape {tuple(output.shape)}, expected {tuple(shape)}"
         raise ValueError(message)
+    if output.device != device:
+        message = f"returned a tensor on {output.device}, expected one on {device}: register tables as buffers"
+        raise ValueError(message)
     return output
+
+
+def _require_module(part: object, origin: str) -> None:
+    if not isinstance(part, nn.Module):
+        message = f"{origin}: build returned {type(part).__name__}, expected a torch.nn.Module"
+        raise PluginError(message)
+
+
+def _called(part: str) -> str:
+    return {"fusion": "the fusion", "user_encoder": "the user encoder"}.get(part, f"encoder '{part}'")
+
+
+def _is_finite(*tensors: Tensor) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

@@ -1,21 +1,25 @@
 """Plugins by name: files under plugins/ first, then installed packages that params.yaml lists."""
 
 import importlib.util
+import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import pluggy
 
-from newsfuse import hookspecs
-from newsfuse.blame import blame
-from newsfuse.errors import PluginError, nearest, place
+from newsfuse import hookspecs, link
+from newsfuse.blame import defined, is_its_own, told
+from newsfuse.errors import PluginError, nearest
+from newsfuse.offers import offers
+from newsfuse.packages import GROUP, LISTED, Guest, canonical, guests
 from newsfuse.plugin import Embedder, Encoder, Fusion, Plugin, UserEncoder
 
-GROUP = "newsfuse"
+log = logging.getLogger(__name__)
+
+SHUT = "NEWSFUSE_NO_PLUGINS is set, so no installed package is looked at"
 P = TypeVar("P", Embedder, Encoder, Fusion, UserEncoder, Plugin)
 FOLDERS: Mapping[type[Plugin], str] = {
     Embedder: "embedders",
@@ -28,10 +32,16 @@ FOLDERS: Mapping[type[Plugin], str] = {
 class Registry:
     """Loads plugins one by one, only those asked for: a broken one cannot hurt a run without it."""
 
-    def __init__(self, folder: Path, packages: Mapping[str, str]) -> None:
-        """`folder` has a sub-folder for each kind; `packages` maps distribution names to exact versions."""
+    def __init__(self, folder: Path, packages: Mapping[str, str], *, shut: bool = False) -> None:
+        """`folder` has a sub-folder for each kind; `packages` maps distribution names to exact versions.
+
+        `shut`: no package is looked at, as if none were listed. Raises PluginError for packages that are not as listed.
+        """
         self.folder = folder
-        self._guests = _guests(packages)
+        self.shut_out = tuple(packages) if shut else ()
+        """Packages that are listed and not looked at."""
+        self._listed = {canonical(name): version for name, version in packages.items()}
+        self._guests = {} if shut else guests(packages)
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
         self._offers: list[tuple[Plugin, str]] = []
@@ -48,18 +58,29 @@ class Registry:
         if name in known:
             return None
         noun = f"{FOLDERS[kind].removesuffix('s').replace('_', ' ')} " if kind else ""
-        return f"{where}: no {noun}plugin is called '{name}'.{nearest(name, known)} Known: {', '.join(known)}"
+        shut = f". {SHUT} ({', '.join(self.shut_out)})" if self.shut_out else ""
+        return f"{where}: no {noun}plugin is called '{name}'.{nearest(name, known)} Known: {', '.join(known)}{shut}"
+
+    def unlinked(self, name: str) -> str | None:
+        """What to tell a user whose embedder is a package's and has no file: DVC watches that file alone."""
+        if self._file(Embedder, name).is_file() or name not in self._guests:
+            return None
+        guest, file = self._guests[name], f"plugins/{FOLDERS[Embedder]}/{name}.py"
+        line = f'{link.VARIABLE} = "{guest.distribution}=={guest.version}"'
+        return f"'{name}' comes from {guest.origin}, and DVC watches a file for each embedder. Write {file}: {line}"
 
     def load(self, kind: type[P], name: str) -> P:
         """The plugin of that kind and name. Raises PluginError naming the file or the package."""
         if missing := self.unknown(kind, name, "plugins"):
             raise PluginError(missing)
-        offers, origin = self._called(kind, name), self.origin(kind, name)
-        if len(offers) != 1:
-            found = " and ".join(source for _, source in offers) or f"none in {origin}"
-            message = f"{origin}: one {kind.__name__} called '{name}' is expected, found {found}"
+        found, origin = self._called(kind, name), self.origin(kind, name)
+        if len(found) != 1:
+            instead = (
+                " and ".join(source for _, source in found) or f"none in {origin}, which offers {self._all(origin)}"
+            )
+            message = f"{origin}: one {kind.__name__} called '{name}' is expected, found {instead}"
             raise PluginError(message)
-        return offers[0][0]
+        return found[0][0]
 
     def has(self, kind: type[Plugin], name: str) -> bool:
         """Whether a plugin of that kind is there: a package tells only once it is loaded. Raises PluginError."""
@@ -72,35 +93,86 @@ class Registry:
 
     def origin(self, kind: type[Plugin], name: str) -> str:
         """Where the plugin comes from: a file, or a package with its version."""
-        path = self._file(kind, name)
-        return f"plugins/{FOLDERS[kind]}/{path.name}" if path.is_file() else _origin(self._guests[name])
+        try:
+            guest = self._guest(kind, name)
+        except PluginError:
+            guest = None
+        return guest.origin if guest else self._own(kind, name)
+
+    def through(self, kind: type[Plugin], name: str) -> str:
+        """What stands between a plugin and its name: the file that links it, or a package that its file hides."""
+        if not self._file(kind, name).is_file():
+            return ""
+        if self.origin(kind, name) != self._own(kind, name):
+            return f"linked by {self._own(kind, name)}"
+        return f"hides {self._guests[name].origin}" if name in self._guests else ""
+
+    def _own(self, kind: type[Plugin], name: str) -> str:
+        return f"plugins/{FOLDERS[kind]}/{name}.py"
 
     def _file(self, kind: type[Plugin], name: str) -> Path:
         return self.folder / FOLDERS[kind] / f"{name}.py"
 
-    def _called(self, kind: type[P], name: str) -> list[tuple[P, str]]:
-        origin = self.origin(kind, name)
-        if not self._manager.has_plugin(origin):
-            self._register(self._import(kind, name, origin), origin)
-        return [(plugin, source) for plugin, source in self._offers if isinstance(plugin, kind) and plugin.name == name]
-
-    def _import(self, kind: type[Plugin], name: str, origin: str) -> ModuleType:
+    def _guest(self, kind: type[Plugin], name: str) -> Guest | None:
+        """The package's plugin of that name, None where a file is the plugin. Raises PluginError for a broken link."""
         path = self._file(kind, name)
+        if not path.is_file():
+            return self._guests[name]
         try:
-            if path.is_file():
-                return _import_file(path, f"plugins.{FOLDERS[kind]}.{name}")
-            return cast("ModuleType", self._guests[name].load())
-        except Exception as error:
-            message = f"{origin}: cannot be loaded: {type(error).__name__}: {error} ({place(error)})"
+            found = link.read(path)
+            return self._linked(found, name) if found else None
+        except PluginError as error:
+            message = f"{self._own(kind, name)}: {error}"
             raise PluginError(message) from error
 
-    def _register(self, module: ModuleType, origin: str) -> None:
-        """All that the module offers is checked here, once: what is wrong with it must not turn up at other plugins."""
+    def _linked(self, found: link.Link, name: str) -> Guest:
+        package, there = canonical(found.distribution), self._listed.get(canonical(found.distribution))
+        offered = [guest for guest in self._guests.values() if canonical(guest.distribution) == package]
+        if there != found.version:
+            wrong = f"lists {there}" if there else "does not list it"
+            fix = f'Write there {found.distribution}: "{found.version}"'
+            wrong = f"links {found}, but {LISTED} {wrong}. {fix}" + (", or change the link" if there else "")
+        elif self.shut_out:
+            wrong = f"links {found}. {SHUT}"
+        elif name not in {guest.point.name for guest in offered}:
+            names = ", ".join(sorted(guest.point.name for guest in offered))
+            wrong = f"links {found}, which offers no '{name}' but {names}; the file must be called as the plugin is"
+        else:
+            return self._guests[name]
+        message = f"{wrong} ({found.place})"
+        raise PluginError(message)
+
+    def _all(self, origin: str) -> str:
+        """What has come from there."""
+        found = [f"{type(plugin).__name__} '{plugin.name}'" for plugin, source in self._offers if source == origin]
+        return ", ".join(found) or "nothing: is @hookimpl missing?"
+
+    def _called(self, kind: type[P], name: str) -> list[tuple[P, str]]:
+        guest = self._guest(kind, name)
+        origin = guest.origin if guest else self._own(kind, name)
+        if not self._manager.has_plugin(origin):
+            self._register(self._import(kind, name, guest, origin), origin)
+        return [(plugin, source) for plugin, source in self._offers if isinstance(plugin, kind) and plugin.name == name]
+
+    def _import(self, kind: type[Plugin], name: str, guest: Guest | None, origin: str) -> object:
+        try:
+            if guest is None:
+                return _import_file(self._file(kind, name), f"plugins.{FOLDERS[kind]}.{name}")
+            if guest.editable:
+                log.warning("%s: DVC sees its version only. After an edit: dvc repro --force train", origin)
+            return guest.load()
+        except BaseException as error:
+            if not is_its_own(error) or isinstance(error, PluginError):
+                raise
+            message = f"{origin}: cannot be loaded: {told(error)}"
+            raise PluginError(message) from error
+
+    def _register(self, module: object, origin: str) -> None:
         try:
             self._manager.register(module, name=origin)
             self._manager.check_pending()
             self._offers += [(plugin, origin) for kind in FOLDERS for plugin in self._offered(kind, origin)]
-        except (pluggy.PluginValidationError, PluginError) as error:
+        except (pluggy.PluginValidationError, PluginError, ValueError) as error:
             if self._manager.has_plugin(origin):
                 self._manager.unregister(name=origin)
             message = str(error) if isinstance(error, PluginError) else f"{origin}: {error} ({_hook_places(module)})"
@@ -110,36 +182,7 @@ class Registry:
         # implementation by implementation instead of one hook call, to know who offers what
         hook = getattr(self._manager.hook, f"newsfuse_{FOLDERS[kind]}")
         implementations = [each.function for each in hook.get_hookimpls() if each.plugin_name == origin]
-        return [plugin for function in implementations for plugin in _call(function, kind, origin)]
-
-
-def _guests(packages: Mapping[str, str]) -> dict[str, metadata.EntryPoint]:
-    guests: dict[str, metadata.EntryPoint] = {}
-    for point in (point for name, version in packages.items() for point in _entry_points(name, version)):
-        if point.name in guests:
-            found = f"{_origin(guests[point.name])} and {_origin(point)}"
-            message = f"params.yaml: plugin_packages: {found} both offer '{point.name}'; list one of them"
-            raise PluginError(message)
-        guests[point.name] = point
-    return guests
-
-
-def _entry_points(distribution: str, version: str) -> list[metadata.EntryPoint]:
-    try:
-        found = metadata.distribution(distribution)
-    except (metadata.PackageNotFoundError, ValueError) as error:  # ValueError: the name is empty
-        install = f"Install it: pip install {distribution}=={version}"
-        message = f"params.yaml: plugin_packages: '{distribution}' is not installed. {install}"
-        raise PluginError(message) from error
-    if found.version != version:
-        message = f"params.yaml: plugin_packages: '{distribution}' {version} is asked for, {found.version} is installed"
-        raise PluginError(message)
-    return [point for point in found.entry_points if point.group == GROUP]
-
-
-def _origin(point: metadata.EntryPoint) -> str:
-    # with the module, since a package may have a plugin module for each of its plugins
-    return f"{point.dist.name} {point.dist.version} ({point.value})" if point.dist else point.value
+        return [plugin for function in implementations for plugin in offers(function, kind, origin)]
 
 
 def _import_file(path: Path, name: str) -> ModuleType:
@@ -157,21 +200,7 @@ def _import_file(path: Path, name: str) -> ModuleType:
     return module
 
 
-def _call(hook: Callable[[], object], kind: type[Plugin], origin: str) -> list[Plugin]:
-    with blame(origin):
-        offers = hook()
-        plugins = list(offers) if isinstance(offers, Iterable) else [None]
-    right = [plugin for plugin in plugins if isinstance(plugin, kind)]
-    if len(right) < len(plugins):
-        message = f"{origin}: offers {offers!r}, expected a list of newsfuse.{kind.__name__} ({_place(hook)})"
-        raise PluginError(message)
-    return right
-
-
-def _hook_places(module: ModuleType) -> str:
+def _hook_places(module: object) -> str:
     """file:line of each hook implementation in the module: pluggy does not say where the wrong one is."""
-    return ", ".join(_place(value) for value in vars(module).values() if hasattr(value, f"{GROUP}_impl"))
-
-
-def _place(function: Callable[..., object]) -> str:
-    return f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+    hooks = (value for name in dir(module) if hasattr(value := getattr(module, name), f"{GROUP}_impl"))
+    return ", ".join(defined(value) for value in hooks)

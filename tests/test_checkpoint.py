@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from small import behave, plugins, world
 
 from newsfuse import Encoder
 from newsfuse.assembly import Architecture
-from newsfuse.checkpoint import Checkpoint
+from newsfuse.checkpoint import Checkpoint, packed
 from newsfuse.errors import IntegrityError
 from newsfuse.recommender import Recommender
 from newsfuse.scoring import score
@@ -48,6 +48,14 @@ def test_what_is_read_scores_as_what_was_written(checkpoint: Checkpoint, folder:
     expected = scores(checkpoint)
     torch.manual_seed(1)
     np.testing.assert_array_equal(scores(Checkpoint.read(folder)), expected)
+
+
+def test_tied_weights_are_kept() -> None:
+    there, back = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    back.weight = there.weight
+    found = load(packed(torch.nn.Sequential(there, back).state_dict()))
+    assert torch.equal(found["0.weight"], there.weight)
+    assert torch.equal(found["1.weight"], there.weight)
 
 
 def test_encoders_start_once_when_the_model_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

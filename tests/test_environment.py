@@ -11,7 +11,7 @@ from newsfuse.errors import ParamsError
 KNOWN = (
     "Known: NEWSFUSE_DEVICE, NEWSFUSE_LEDGER, NEWSFUSE_BUDGET_USD, NEWSFUSE_CONCURRENCY, NEWSFUSE_MAX_INPUTS, "
     "NEWSFUSE_USD_PER_MILLION_TOKENS, NEWSFUSE_RETRIES, NEWSFUSE_TIMEOUT_S, NEWSFUSE_CACHE_MB, "
-    "NEWSFUSE_TENSORBOARD, NEWSFUSE_MIRROR"
+    "NEWSFUSE_TENSORBOARD, NEWSFUSE_MIRROR, NEWSFUSE_NO_PLUGINS"
 )
 
 
@@ -35,6 +35,7 @@ def test_without_variables_the_documented_defaults_hold() -> None:
         "cache_mb": 2000,
         "tensorboard": None,
         "mirror": None,
+        "no_plugins": False,
     }
 
 
@@ -126,6 +127,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("TIMEOUT_S", "0"),
         ("TIMEOUT_S", "inf"),
         ("CACHE_MB", "-1"),
+        ("NO_PLUGINS", "2"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_was_found(name: str, wrong: str) -> None:

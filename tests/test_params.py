@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from newsfuse.errors import ParamsError
+from newsfuse.errors import ParamsError, PluginError
 from newsfuse.params import Params, load, options, packages
 from newsfuse.plugin import Encoder, Fusion, UserEncoder
 
@@ -104,7 +104,7 @@ def test_a_misspelt_fusion_is_told_with_the_nearest_and_all_known_names(load_wit
         ({"evaluate__cold_mask": True}, "evaluate.cold_mask: Input should be a valid number, found True"),
         ({"options": {"gate": 3}}, "options.gate: Input should be a valid dictionary, found 3"),
         ({"encoders__llm": "off"}, "encoders.llm: Input should be a valid boolean, found 'off'"),
-        ({"plugin_packages": {"guest": 0.1}}, "plugin_packages.guest: Input should be a valid string, found 0.1"),
+        ({"plugin_packages": {"guest": 0.1}}, "plugin_packages.guest: found 0.1, which is no text: write"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_place(load_with: Load, changes: dict[str, object], message: str) -> None:
@@ -236,6 +236,43 @@ def test_keys_that_are_no_text_are_told(project: Path) -> None:
     (project / "params.yaml").write_text("1: 2\n", encoding="utf-8")
     with pytest.raises(ParamsError, match=r"params\.yaml: 1: Keys should be strings"):
         load(project)
+
+
+@pytest.mark.parametrize("version", [1.0, 2, None, True])
+def test_a_version_that_yaml_reads_as_something_else_is_told_to_be_quoted(load_with: Load, version: object) -> None:
+    remedy = "write the exact version, in quotes, or YAML takes it for something else"
+    expected = f"params.yaml: plugin_packages.newsfuse-headline: found {version!r}, which is no text: {remedy}"
+    headline = {**LIGHT, "headline": True}  # not told to be unknown: what the package offers is not known
+    assert mistake(load_with, plugin_packages={"newsfuse-headline": version}, encoders=headline) == expected
+
+
+def test_a_package_that_is_not_as_listed_is_told_before_anything_else(load_with: Load) -> None:
+    with pytest.raises(PluginError, match="'newsfuse-absent' is not installed"):
+        load_with(plugin_packages={"newsfuse-absent": "0.1.0"}, fusion="gaet")
+
+
+@pytest.fixture
+def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWSFUSE_NO_PLUGINS", "1")
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_without_packages_what_is_off_may_be_theirs(load_with: Load) -> None:
+    off = {**LIGHT, "headline": False}
+    params = load_with(plugin_packages={"newsfuse-absent": "0.1.0"}, encoders=off, options={"headline": {"width": 3}})
+    assert params.chosen_encoders == ("category", "llm")
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_without_packages_what_is_on_is_refused_with_the_variable(load_with: Load) -> None:
+    told = mistake(load_with, plugin_packages={"newsfuse-absent": "0.1.0"}, encoders={**LIGHT, "headline": True})
+    assert told.startswith("params.yaml: encoders.headline: no encoder plugin is called 'headline'.")
+    assert told.endswith(". NEWSFUSE_NO_PLUGINS is set, so no installed package is looked at (newsfuse-absent)")
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_without_packages_a_slip_is_told_where_none_is_listed(load_with: Load) -> None:
+    assert "NEWSFUSE_NO_PLUGINS" not in mistake(load_with, encoders={**LIGHT, "headline": False})
 
 
 def test_a_wrong_list_of_packages_is_a_mistake_among_others(project: Path, load_with: Load) -> None:

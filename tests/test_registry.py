@@ -83,16 +83,27 @@ WRONG = {
     "import": ("import no_such_module", "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'", 1),
     "raises": ("\n\n1 / 0", "cannot be loaded: ZeroDivisionError: division by zero", 3),
     "syntax": ("x = 1\ndef broken(", "cannot be loaded: SyntaxError: '(' was never closed", 2),
-    "nothing": ("", "one Fusion called 'nothing' is expected, found none in plugins/fusions/nothing.py", None),
+    "nothing": ("", "found none in plugins/fusions/nothing.py, which offers nothing: is @hookimpl missing?", None),
     "unmarked": ("def newsfuse_fusions(): return []", "one Fusion called 'unmarked' is expected, found none in", None),
     "misspelt": (OFFER + "def newsfuse_fusion(): return []", "unknown hook 'newsfuse_fusion' in plugin", 2),
     "signature": (OFFER + "def newsfuse_fusions(dim): return []", "Argument(s) {'dim'} are declared in the", 2),
-    "name": (plugin("nome"), "one Fusion called 'name' is expected, found none in plugins/fusions/name.py", None),
+    "name": (plugin("nome"), "found none in plugins/fusions/name.py, which offers Fusion 'nome'", None),
     "type": (OFFER + "def newsfuse_fusions(): return [7]", "offers [7], expected a list of newsfuse.Fusion", 2),
     "kind": (OFFER + "def newsfuse_fusions(): return [Encoder('kind', 1)]", "expected a list of newsfuse.Fusion", 2),
     "single": (OFFER + "def newsfuse_fusions(): return Fusion('single', 1)", "expected a list of newsfuse.Fusion", 2),
     "none": (OFFER + "def newsfuse_fusions(): pass", "offers None, expected a list of newsfuse.Fusion", 2),
     "hook": (OFFER + "def newsfuse_fusions():\n raise OSError('x')", "OSError: x", 4),
+    "number": (OFFER + "def newsfuse_fusions(): return [Fusion('number', 1)]", "Fusion 'number': build is 1, expec", 2),
+    "build": (
+        OFFER + "def newsfuse_fusions(): return [Fusion('build', lambda dim: 1)]",
+        "Fusion 'build': build takes (dim), expected a function build(dim, start, options): too many positional",
+        3,
+    ),
+    "params": (
+        OFFER + "def newsfuse_fusions(): return [Fusion('params', print, params=dict)]",
+        "Fusion 'params': params is <class 'dict'>, expected a subclass of newsfuse.Options",
+        2,
+    ),
     "lazy": (OFFER + "def newsfuse_fusions():\n yield 1 / 0", "ZeroDivisionError: division by zero", 4),
 }
 """By name: the file, what is told about it, and the line that is named."""
@@ -200,16 +211,163 @@ def test_a_listed_package_that_is_not_asked_for_is_not_imported(plugins: Path, s
 
 def test_a_package_of_another_version_is_refused_before_it_runs(plugins: Path, site: Path) -> None:
     install(site, "guest", {"guest_headline": plugin("headline")}, version="0.2.0")
-    message = r"^params\.yaml: plugin_packages: 'guest' 0\.1\.0 is asked for, 0\.2\.0 is installed$"
-    with pytest.raises(PluginError, match=message):
+    with pytest.raises(PluginError) as caught:
         Registry(plugins, {"guest": "0.1.0"})
+    choice = 'Install the one: pip install guest==0.1.0, or list the other: {"guest": "0.2.0"}'
+    wrong = "params.yaml: plugin_packages: 'guest' 0.1.0 is asked for, 0.2.0 is installed"
+    assert str(caught.value) == f"{wrong}. {choice}"
     assert "guest_headline" not in sys.modules
 
 
-@pytest.mark.parametrize("name", ["newsfuse-absent", ""])
-def test_a_package_that_is_not_installed_is_told_with_the_command(plugins: Path, name: str) -> None:
-    with pytest.raises(PluginError, match=rf"'{name}' is not installed\. Install it: pip install {name}==0\.1\.0$"):
+def test_a_package_that_is_not_installed_is_told_with_the_command(plugins: Path) -> None:
+    command = r"pip install newsfuse-absent==0\.1\.0"
+    with pytest.raises(PluginError, match=rf"'newsfuse-absent' is not installed\. Install it: {command}$"):
+        Registry(plugins, {"newsfuse-absent": "0.1.0"})
+
+
+@pytest.mark.parametrize("name", ["", " ", "two words", "-x", "newsfuse-headline==0.1.0"])
+def test_a_name_that_no_package_can_have_is_told(plugins: Path, name: str) -> None:
+    with pytest.raises(PluginError, match=f"'{name}' is no name of a package; expected such as newsfuse-headline$"):
         Registry(plugins, {name: "0.1.0"})
+
+
+def test_everything_that_is_wrong_with_the_packages_is_told_at_once(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline")}, version="0.2.0")
+    with pytest.raises(PluginError) as caught:
+        Registry(plugins, {"guest": "0.1.0", "absent": "1"})
+    assert [line.split("'")[1] for line in str(caught.value).splitlines()] == ["guest", "absent"]
+
+
+@pytest.mark.parametrize("name", ["newsfuse-headline", "newsfuse_headline", "Newsfuse.Headline"])
+def test_a_package_is_found_by_every_spelling_of_its_name(plugins: Path, site: Path, name: str) -> None:
+    install(site, "newsfuse-headline", {"guest_headline": plugin("headline")})
+    registry = Registry(plugins, {name: "0.1.0"})
+    assert registry.origin(Fusion, "headline") == "newsfuse-headline 0.1.0 (guest_headline)"
+
+
+def test_two_spellings_of_one_package_are_told(plugins: Path, site: Path) -> None:
+    install(site, "newsfuse-headline", {"guest_headline": plugin("headline")})
+    with pytest.raises(PluginError) as caught:
+        Registry(plugins, {"newsfuse-headline": "0.1.0", "newsfuse_headline": "0.1.0"})
+    both = "'newsfuse-headline' and 'newsfuse_headline' are the same package; list it once"
+    assert str(caught.value) == f"params.yaml: plugin_packages: {both}"
+
+
+def test_a_package_that_brings_no_plugin_is_told(plugins: Path, site: Path) -> None:
+    install(site, "guest", {})
+    message = (
+        r"'guest' 0\.1\.0 brings no plugin: it has no entry point in the group 'newsfuse'\. Take it out of the list$"
+    )
+    with pytest.raises(PluginError, match=message):
+        Registry(plugins, {"guest": "0.1.0"})
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("METADATA", b"\xff"),
+        ("entry_points.txt", b"\xff"),
+        ("entry_points.txt", b"[newsfuse]\nheadline guest_headline\n"),
+        ("direct_url.json", b"{"),
+    ],
+)
+def test_a_package_with_damaged_metadata_is_told(plugins: Path, site: Path, file: str, content: bytes) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline")})
+    (site / "guest-0.1.0.dist-info" / file).write_bytes(content)
+    again = r"Install it again: pip install --force-reinstall --no-deps guest==0\.1\.0$"
+    with pytest.raises(PluginError, match=rf"the metadata of 'guest' cannot be read: \w+: .*\. {again}"):
+        Registry(plugins, {"guest": "0.1.0"})
+
+
+def test_a_package_without_a_version_is_not_the_one_asked_for(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline")})
+    (site / "guest-0.1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: guest\n", encoding="utf-8")
+    with pytest.raises(PluginError, match=r"'guest'.* (None is installed|cannot be read)"):
+        Registry(plugins, {"guest": "0.1.0"})
+
+
+ASTRAY = {
+    "guest_gone": "names a module that is not there, 'guest_gone'",
+    "guest_gone.inner": "names a module that is not there, 'guest_gone'",
+    "guest_headline:PLUGIN": "names an object that is not there, 'PLUGIN'",
+    "guest headline": "is no 'module' or 'module:object'",
+}
+
+
+@pytest.mark.parametrize("value", ASTRAY)
+def test_an_entry_point_that_leads_nowhere_is_told(plugins: Path, site: Path, value: str) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline")})
+    points = site / "guest-0.1.0.dist-info" / "entry_points.txt"
+    points.write_text(f"[newsfuse]\nheadline = {value}\n", encoding="utf-8")
+    told = refusal(Registry(plugins, {"guest": "0.1.0"}), "headline")
+    entry = f"its entry point headline = {value} {ASTRAY[value]}"
+    assert told == f"guest 0.1.0 ({value}): cannot be loaded: {entry} (installed in {site})"
+
+
+def test_a_module_that_a_package_lacks_is_told_with_the_line_of_the_import(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": "\nimport no_such_module"})
+    told = refusal(Registry(plugins, {"guest": "0.1.0"}), "headline")
+    assert told.endswith(f"ModuleNotFoundError: No module named 'no_such_module' ({site / 'guest_headline.py'}:2)")
+
+
+def test_an_entry_point_may_name_an_object(plugins: Path, site: Path) -> None:
+    source = plugin("headline").replace("@hookimpl\ndef", "class Plugins:\n  @staticmethod\n  @hookimpl\n  def")
+    install(site, "guest", {"guest_headline": source.replace("    return [", "      return [")})
+    points = site / "guest-0.1.0.dist-info" / "entry_points.txt"
+    points.write_text("[newsfuse]\nheadline = guest_headline:Plugins\n", encoding="utf-8")
+    assert Registry(plugins, {"guest": "0.1.0"}).load(Fusion, "headline").name == "headline"
+
+
+def test_two_entry_points_may_name_one_module(plugins: Path, site: Path) -> None:
+    both = plugin("headline").replace("build)]", 'build), Fusion("abstract", build)]')
+    install(site, "guest", {"guest_headline": both})
+    points = site / "guest-0.1.0.dist-info" / "entry_points.txt"
+    points.write_text("[newsfuse]\nheadline = guest_headline\nabstract = guest_headline\n", encoding="utf-8")
+    registry = Registry(plugins, {"guest": "0.1.0"})
+    assert [registry.load(Fusion, name).name for name in ("headline", "abstract")] == ["headline", "abstract"]
+
+
+def test_two_packages_with_one_module_are_told(plugins: Path, site: Path) -> None:
+    install(site, "one", {"guest_headline": plugin("headline")})
+    install(site, "two", {"guest_headline": plugin("headline")})
+    (site / "two-0.1.0.dist-info/entry_points.txt").write_text("[newsfuse]\nother = guest_headline\n", encoding="utf-8")
+    registry = Registry(plugins, {"one": "0.1.0", "two": "0.1.0"})
+    assert registry.load(Fusion, "headline").name == "headline"
+    assert refusal(registry, "other").startswith("two 0.1.0 (guest_headline): ")
+
+
+@pytest.mark.parametrize("raised", ["SystemExit('ran')", "BaseException('ran')"])
+def test_a_plugin_that_ends_the_program_when_imported_is_told(plugins: Path, site: Path, raised: str) -> None:
+    install(site, "guest", {"guest_headline": f"\nraise {raised}"})
+    told = refusal(Registry(plugins, {"guest": "0.1.0"}), "headline")
+    kind = raised.partition("(")[0]
+    wrong = f"guest 0.1.0 (guest_headline): cannot be loaded: {kind}: ran"
+    assert told == f"{wrong} ({site / 'guest_headline.py'}:2)"
+
+
+@pytest.mark.parametrize("ours", [KeyboardInterrupt, MemoryError])
+def test_ctrl_c_while_a_plugin_is_imported_is_not_its_fault(plugins: Path, ours: type[BaseException]) -> None:
+    add(plugins, "mine", f"raise {ours.__name__}")
+    with pytest.raises(ours):
+        Registry(plugins, {}).load(Fusion, "mine")
+
+
+def test_sigterm_while_a_plugin_is_imported_ends_the_stage_and_is_not_its_fault(plugins: Path) -> None:
+    add(plugins, "mine", "from newsfuse.stage import _terminate\n_terminate(15, None)")
+    with pytest.raises(SystemExit) as caught:
+        Registry(plugins, {}).load(Fusion, "mine")
+    assert caught.value.code == 143
+
+
+def test_a_package_whose_code_may_change_says_so(plugins: Path, site: Path, caplog: pytest.LogCaptureFixture) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline")})
+    source = '{"url": "file:///home/you/guest", "dir_info": {"editable": true}}'
+    (site / "guest-0.1.0.dist-info" / "direct_url.json").write_text(source, encoding="utf-8")
+    registry = Registry(plugins, {"guest": "0.1.0"})
+    registry.load(Fusion, "headline")
+    origin = "guest 0.1.0 (guest_headline, editable)"
+    assert registry.origin(Fusion, "headline") == origin
+    assert caplog.messages == [f"{origin}: DVC sees its version only. After an edit: dvc repro --force train"]
 
 
 def test_a_broken_package_is_told_with_version_and_line(plugins: Path, site: Path) -> None:
@@ -223,7 +381,8 @@ def test_a_package_asked_for_as_another_kind_than_it_offers_is_told(plugins: Pat
     install(site, "guest", {"guest_headline": plugin("headline", Encoder)})
     told = refusal(Registry(plugins, {"guest": "0.1.0"}), "headline")
     origin = "guest 0.1.0 (guest_headline)"
-    assert told == f"{origin}: one Fusion called 'headline' is expected, found none in {origin}"
+    found = f"found none in {origin}, which offers Encoder 'headline'"
+    assert told == f"{origin}: one Fusion called 'headline' is expected, {found}"
 
 
 def test_two_packages_may_not_offer_one_name(plugins: Path, site: Path) -> None:
@@ -232,6 +391,114 @@ def test_two_packages_may_not_offer_one_name(plugins: Path, site: Path) -> None:
     found = r"one 0\.1\.0 \(guest_headline\) and two 0\.1\.0 \(guest_headline\) both offer 'headline'"
     with pytest.raises(PluginError, match=found):
         Registry(plugins, {"one": "0.1.0", "two": "0.1.0"})
+
+
+WRONG_ENCODERS = {
+    "needs='embeddings'": "needs is 'embeddings', expected a frozenset of Need.EMBEDDINGS, Need.GRAPH",
+    "needs={'titles'}": "needs is {'titles'}, expected a frozenset of Need.EMBEDDINGS, Need.GRAPH",
+    "prior=0": "prior is 0, expected a number above 0",
+    "prior=float('nan')": "prior is nan, expected a number above 0",
+}
+
+
+@pytest.mark.parametrize("setting", WRONG_ENCODERS)
+def test_an_encoder_that_declares_what_makes_no_sense_is_told(plugins: Path, setting: str) -> None:
+    path = add(plugins, "mine", plugin("mine", Encoder).replace("build)", f"build, {setting})"), "encoders")
+    with pytest.raises(PluginError) as caught:
+        Registry(plugins, {}).load(Encoder, "mine")
+    assert str(caught.value).startswith(f"plugins/encoders/mine.py: Encoder 'mine': {WRONG_ENCODERS[setting]}")
+    assert str(caught.value).endswith(f"({path}:7)")
+
+
+LINK = '"""Vectors of a guest."""\n\nPACKAGE = "{}"\n'
+
+
+def linked(plugins: Path, site: Path, link: str = LINK.format("newsfuse-foo==1.2.0")) -> Path:
+    install(site, "newsfuse-foo", {"guest_other": plugin("other", Embedder)}, version="1.2.0")
+    return add(plugins, "other", link, "embedders")
+
+
+def unlinked(registry: Registry) -> str:
+    with pytest.raises(PluginError) as caught:
+        registry.load(Embedder, "other")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("link", ["newsfuse-foo==1.2.0", "Newsfuse_Foo == 1.2.0"])
+def test_a_link_stands_for_the_plugin_of_a_package(plugins: Path, site: Path, link: str) -> None:
+    linked(plugins, site, LINK.format(link))
+    registry = Registry(plugins, {"newsfuse-foo": "1.2.0"})
+    assert registry.load(Embedder, "other").name == "other"
+    assert registry.origin(Embedder, "other") == "newsfuse-foo 1.2.0 (guest_other)"
+
+
+def test_a_link_may_stand_for_a_plugin_of_any_kind(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline")})
+    add(plugins, "headline", LINK.format("guest==0.1.0"))
+    assert Registry(plugins, {"guest": "0.1.0"}).load(Fusion, "headline").name == "headline"
+
+
+def test_a_link_to_a_package_that_is_not_listed_is_told_and_runs_no_code(plugins: Path, site: Path) -> None:
+    path = linked(plugins, site)
+    wrong = "links newsfuse-foo 1.2.0, but params.yaml: plugin_packages does not list it"
+    told = unlinked(Registry(plugins, {}))
+    assert told == f'plugins/embedders/other.py: {wrong}. Write there newsfuse-foo: "1.2.0" ({path}:3)'
+    assert "guest_other" not in sys.modules
+
+
+def test_a_link_to_another_version_than_is_listed_is_told(plugins: Path, site: Path) -> None:
+    path = linked(plugins, site, LINK.format("newsfuse-foo==1.3.0"))
+    wrong = "links newsfuse-foo 1.3.0, but params.yaml: plugin_packages lists 1.2.0"
+    told = unlinked(Registry(plugins, {"newsfuse-foo": "1.2.0"}))
+    fix = 'Write there newsfuse-foo: "1.3.0", or change the link'
+    assert told == f"plugins/embedders/other.py: {wrong}. {fix} ({path}:3)"
+
+
+def test_a_link_is_called_as_the_plugin_that_it_stands_for(plugins: Path, site: Path) -> None:
+    path = linked(plugins, site).rename(plugins / "embedders" / "mine.py")
+    with pytest.raises(PluginError) as caught:
+        Registry(plugins, {"newsfuse-foo": "1.2.0"}).load(Embedder, "mine")
+    wrong = "links newsfuse-foo 1.2.0, which offers no 'mine' but other; the file must be called as the plugin is"
+    assert str(caught.value) == f"plugins/embedders/mine.py: {wrong} ({path}:3)"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["PACKAGE = 'newsfuse-foo'", "PACKAGE = 'a>=1'", "PACKAGE = 1", "PACKAGE = f()", "PACKAGE: str", "PACKAGE += ''"],
+)
+def test_a_link_that_is_no_name_with_a_version_is_told(plugins: Path, site: Path, line: str) -> None:
+    path = linked(plugins, site, f"{line}\n")
+    expected = 'is no link to a package; expected such as PACKAGE = "newsfuse-headline==0.1.0"'
+    told = unlinked(Registry(plugins, {"newsfuse-foo": "1.2.0"}))
+    assert told == f"plugins/embedders/other.py: {line} {expected} ({path}:1)"
+
+
+@pytest.mark.parametrize("beside", [plugin("other", Embedder), "import os\n", 'PACKAGE = "b==1"\n'])
+def test_a_link_beside_other_code_is_told_and_runs_none_of_it(plugins: Path, site: Path, beside: str) -> None:
+    path = linked(plugins, site, LINK.format("newsfuse-foo==1.2.0") + beside)
+    told = unlinked(Registry(plugins, {"newsfuse-foo": "1.2.0"}))
+    assert told.startswith("plugins/embedders/other.py: PACKAGE makes the file a link to a package, and then nothing")
+    assert f"({path}:" in told
+    assert "plugins.embedders.other" not in sys.modules
+
+
+def test_an_embedder_of_a_package_asks_for_a_link(plugins: Path, site: Path) -> None:
+    registry = Registry(plugins, {})
+    assert registry.unlinked("other") is None
+    linked(plugins, site).unlink()
+    registry = Registry(plugins, {"newsfuse-foo": "1.2.0"})
+    where = "'other' comes from newsfuse-foo 1.2.0 (guest_other), and DVC watches a file for each embedder"
+    assert registry.unlinked("other") == f'{where}. Write plugins/embedders/other.py: PACKAGE = "newsfuse-foo==1.2.0"'
+
+
+def test_without_packages_none_is_looked_at(plugins: Path, site: Path) -> None:
+    linked(plugins, site)
+    registry = Registry(plugins, {"newsfuse-foo": "1.2.0", "newsfuse-absent": "1"}, shut=True)
+    assert registry.names(Fusion) == []
+    told = unlinked(registry)
+    wrong = "links newsfuse-foo 1.2.0. NEWSFUSE_NO_PLUGINS is set, so no installed package is looked at"
+    assert told.startswith(f"plugins/embedders/other.py: {wrong}")
+    assert "guest_other" not in sys.modules
 
 
 def test_a_file_wins_over_a_package_of_the_same_name(plugins: Path, site: Path) -> None:
@@ -279,6 +546,33 @@ def test_the_catalogue_does_not_hide_a_package_that_offers_nothing(plugins: Path
     install(site, "guest", {"guest_headline": ""})
     rows = list(catalogue.rows(Registry(plugins, {"guest": "0.1.0"})))
     assert {(name, settings.split(":")[0]) for _, name, _, settings, _ in rows} == {("headline", "broken")}
+
+
+def test_the_catalogue_tells_which_file_hides_a_package_and_which_links_one(plugins: Path, site: Path) -> None:
+    linked(plugins, site)
+    install(site, "guest", {"guest_headline": plugin("headline")})
+    add(plugins, "headline", plugin("headline"))
+    registry = Registry(plugins, {"guest": "0.1.0", "newsfuse-foo": "1.2.0"})
+    origins = {name: origin for _, name, origin, _, _ in catalogue.rows(registry)}
+    assert origins["other"] == "newsfuse-foo 1.2.0 (guest_other), linked by plugins/embedders/other.py"
+    assert origins["headline"] == "plugins/fusions/headline.py, hides guest 0.1.0 (guest_headline)"
+
+
+def test_the_catalogue_lists_a_package_that_cannot_be_used_beside_all_others(
+    plugins: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site, "guest", {"guest_headline": plugin("headline")})
+    wanted = {"plugin_packages": {"guest": "0.1.0", "absent": "1"}}
+    (plugins.parent / "params.yaml").write_text(yaml.safe_dump(wanted), encoding="utf-8")
+    good, broken = catalogue.listed(plugins.parent)
+    assert good == ("fusion", "headline", "guest 0.1.0 (guest_headline)", "", "")
+    assert broken[:3] == ("package", "absent", "1")
+    assert broken[3].startswith("broken: params.yaml: plugin_packages: 'absent' is not installed")
+    monkeypatch.setenv("NEWSFUSE_NO_PLUGINS", "1")
+    shut = "NEWSFUSE_NO_PLUGINS is set, so no installed package is looked at"
+    assert {(name, settings) for _, name, _, settings, _ in catalogue.listed(plugins.parent)} == {
+        ("guest", shut), ("absent", shut)
+    }  # fmt: skip
 
 
 def test_the_command_prints_the_catalogue() -> None:

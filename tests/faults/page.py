@@ -27,6 +27,7 @@ FAULTS = {
     13: "the disk is full",
     14: "the ledger is damaged",
     15: "an artifact is damaged",
+    18: "a plugin is broken",
     19: "secrets and hostile text",
     21: "the budget",
     22: "something is lost or run again",
@@ -46,7 +47,7 @@ writes it anew.
 
 - **exit code**: of the stage that met the fault (DVC itself turns every failure into 255), each attempt's if there
   are several: 0 done · 3 bad data · 4 authentication · 5 quota or budget · 6 provider · 7 integrity · 8 disk ·
-  75 try later · 130 interrupted · 137 killed · 143 terminated.
+  9 plugin · 75 try later · 130 interrupted · 137 killed · 143 terminated.
 - **requests**: that arrived at the server until the stage ended / from when it was run again until all vectors were
   there.
 - **paid twice**: texts billed more than once over the whole story. What is in flight when a process is killed may

@@ -1,0 +1,1 @@
+"""A new plugin: what `newsfuse new` writes, and out of which templates."""
