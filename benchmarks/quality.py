@@ -65,7 +65,7 @@ class Data:
         news, corpus = News.read(*files), News.read(files[0])
         train, dev = (Behaviors.read(folder / part / "behaviors.tsv", news) for part in ("train", "dev"))
         vectors = Embeddings.read(embeddings) if embeddings else lsa(news, corpus, params, registry)
-        artifacts = Artifacts(vectors, graph(folder, news, train, params))
+        artifacts = Artifacts(vectors, graph(folder, news, train, params), texts=True)
         return cls(news, train, dev, vectors.of(news.ids, files), artifacts)
 
 

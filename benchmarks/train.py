@@ -87,7 +87,7 @@ def subject(folder: Path, params: Params, registry: Registry) -> Subject:
     vectors = np.random.default_rng(0).normal(size=(len(news), DIMENSIONS)).astype(np.float32)
     entities = read_vectors(folder / "train" / "entity_embedding.vec")
     graph = build(news.frame, entities, np.zeros((2, 0), dtype=np.int64), ("category", "entity"))
-    artifacts = Artifacts(Embeddings(Words(news.ids.sort()), vectors), graph)
+    artifacts = Artifacts(Embeddings(Words(news.ids.sort()), vectors), graph, texts=True)
     return Subject(params, registry, artifacts, news, lessons, validation.take(np.arange(100)))
 
 

@@ -94,7 +94,7 @@ class TestSet:
             embeddings = Embeddings.read(self._embedded(params, registry, employer))
         if Need.GRAPH in needs:
             graph = news_graph.read(self._linked(news))
-        return Artifacts(embeddings, graph)
+        return Artifacts(embeddings, graph, Need.TEXTS in needs)
 
     def _embedded(self, params: Params, registry: Registry, employer: Employer) -> Path:
         settings = verified(self.data / "embeddings", kind=EMBEDDINGS)

@@ -4,7 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
-from newsfuse import hookspecs
+from newsfuse import Need, hookspecs
+from newsfuse.offers import BUILDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +28,23 @@ def test_every_hook_is_documented_with_its_signature() -> None:
         if name.startswith("newsfuse_"):
             kind = getattr(hookspecs, name).__annotations__["return"]
             assert f"def {name}() -> Iterable[{kind.__args__[0].__name__}]: ..." in text
+
+
+def test_what_build_takes_is_documented_as_the_plugin_classes_have_it() -> None:
+    text = (ROOT / "docs/plugins.md").read_text().replace("\\|", "|")
+    for kind, names in BUILDS.items():
+        found = re.search(rf"^\| `{kind.__name__}` \| `build\((.+?)\)`", text, re.MULTILINE)
+        assert found, kind
+        documented = dict(each.split(": ") for each in found[1].split(", "))
+        assert tuple(documented) == names
+        types = ", ".join(documented.values()).replace("Options", "Any")
+        assert kind.__annotations__["build"].startswith(f"Callable[[{types}], ")
+
+
+def test_every_need_is_documented() -> None:
+    text = (ROOT / "docs/plugins.md").read_text()
+    for need in Need:
+        assert f"| `Need.{need.name}` | `{need.value}` |" in text
 
 
 def test_links_between_documents_lead_somewhere() -> None:

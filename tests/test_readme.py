@@ -13,6 +13,7 @@ from project import ROOT, Outcome, Project
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+NEW = "newsfuse new encoder length"
 ELSEWHERE = {
     "make run": ".ci/run runs it",
     "make test": ".ci/run runs it",
@@ -47,16 +48,27 @@ def test_every_command_of_the_readme_runs(project: Project, server: OpenAIServer
     shutil.copytree(project.root / "data/tiny/dev", project.root / "data/small/dev")
     plugin = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert plugin
-    (project.root / "plugins/encoders/length.py").write_text(plugin.group(1), encoding="utf-8")
     for command in COMMANDS:
+        if command == NEW:  # a section by itself: what others have set would be compared with it
+            project.must("git", "checkout", "--quiet", ".")
+            project.must("dvc", "checkout", "--quiet")
         if command not in ELSEWHERE:
             outcome = shell(project, server, command)
             assert outcome.code == 0, f"{command}\n{outcome.text}"
             if command == "dvc queue start":
                 finish_queue(project)
+            if command == NEW:
+                (project.root / "plugins/encoders/length.py").write_text(plugin.group(1), encoding="utf-8")
     assert server.billed > 0
     shown = project.dvc("exp", "show", "--csv").text
     assert "encoders.length" in shown.splitlines()[0]
+
+
+def test_a_new_encoder_takes_three_commands_and_one_file() -> None:
+    section = README.split("## Add an encoder: three commands, one file\n")[1].split("\n## ")[0]
+    commands = [line for block in re.findall(r"```bash\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) == 3
+    assert section.count("```python") == 1
 
 
 def test_the_picture_of_the_flow_is_that_of_dvc_yaml(reproduced: tuple[Project, Outcome]) -> None:

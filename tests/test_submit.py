@@ -15,8 +15,11 @@ from sklearn.metrics import roc_auc_score
 from test_evaluation import project
 from test_ranking import mrr_score, ndcg_score_of_mind
 
-from newsfuse import testset
+from newsfuse import Need, testset
 from newsfuse.artifact import writing
+from newsfuse.checkpoint import Checkpoint
+from newsfuse.news import News
+from newsfuse.paid.payer import Employer
 from newsfuse.params import load
 from stages.embed import embed
 from stages.evaluate import evaluate
@@ -113,6 +116,15 @@ def test_articles_of_test_are_embedded_and_linked_once(house: House) -> None:
     assert house.newsfuse("submission").code == 0
     assert tables(house) == before
     assert sorted(name.split("-")[0] for name in before) == ["embeddings", "graph"]
+
+
+def test_an_encoder_that_reads_words_is_given_those_of_test(house: House) -> None:
+    with chdir(house.root):
+        split, (params, registry) = testset.TestSet.of(Path("data/tiny")), load(Path())
+        news = News.read(*split.news_files)
+        found = split.tables(params, registry, frozenset({Need.TEXTS}), news, Employer())
+        inputs = found.inputs(news, Checkpoint.read(Path("data/tiny/model")).known, split.news_files)
+    assert list(inputs.texts.titles) == news.frame["title"].to_list()
 
 
 def test_other_news_are_embedded_anew_and_the_old_vectors_go(house: House) -> None:
