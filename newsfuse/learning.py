@@ -11,13 +11,14 @@ from itertools import islice
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from newsfuse.batches import Batch, Clicks, Histories, Lessons, prefetched
 from newsfuse.behaviors import Behaviors
 from newsfuse.descent import Descent
 from newsfuse.errors import DataError, NewsfuseError
 from newsfuse.fit import Fit, fit_sums
+from newsfuse.losses import loss
 from newsfuse.memory import give_back
 from newsfuse.params import Train
 from newsfuse.recommender import Recommender
@@ -49,7 +50,7 @@ class Course:
 
 
 class Learner:
-    """A model that learns: softmax cross-entropy over 1 + `negatives` articles (Wu et al. 2019, NRMS)."""
+    """A model that learns from 1 + `negatives` articles at a time."""
 
     def __init__(self, model: Recommender, behaviors: Behaviors, settings: Train, *, history: int, seed: int) -> None:
         """`history`: how many clicks of a user are read; `seed` orders clicks and draws unclicked articles.
@@ -66,14 +67,19 @@ class Learner:
 
     def follow(self, course: Course) -> Iterator[Pass]:
         """Each epoch of a course when it is done, and the next one only when it is asked for."""
-        descent = Descent(self.model, self.settings, course.epochs * self._n_batches(course))
+        lost = self._loss().to(self.device)
+        learning = nn.ModuleList([self.model, lost])
+        descent = Descent(learning, self.settings, course.epochs * self._n_batches(course))
         for number in range(1, course.epochs + 1):
-            yield self._epoch(f"{course.name}, epoch {number}", course, descent)
+            yield self._epoch(f"{course.name}, epoch {number}", course, lost, descent)
 
     def repeat(self, taken: Mapping[str, int]) -> None:
         """So many epochs of each course, with the learning rate that the whole course would have had."""
         for course in self.courses:
             deque(islice(self.follow(course), taken.get(course.name, 0)), maxlen=0)
+
+    def _loss(self) -> nn.Module:
+        return loss(self.settings.loss, self.settings.label_smoothing)
 
     def _batches(self, course: Course) -> Iterator[Batch]:
         size = self.settings.batch_size
@@ -82,7 +88,7 @@ class Learner:
     def _n_batches(self, course: Course) -> int:
         return -(-len(course.lessons) // self.settings.batch_size)
 
-    def _epoch(self, name: str, course: Course, descent: Descent) -> Pass:
+    def _epoch(self, name: str, course: Course, lost: nn.Module, descent: Descent) -> Pass:
         self.model.train()
         started, total = time.perf_counter(), len(course.lessons)
         with prefetched(self._batches(course)) as batches:
@@ -90,22 +96,22 @@ class Learner:
             shown = track(batches, name, self._n_batches(course), transient=True, disable=hidden)
             sums = torch.zeros(3, dtype=torch.double)
             for number, batch in enumerate(shown, 1):
-                sums += self._step(batch, descent)
+                sums += self._step(batch, lost, descent)
                 if number % TIDY == 0:
                     give_back()
         give_back()
         speed = total / (time.perf_counter() - started)
         return Pass(Fit.mean(sums, total), descent.rate, speed)
 
-    def _step(self, batch: Batch, descent: Descent) -> Tensor:
+    def _step(self, batch: Batch, lost: nn.Module, descent: Descent) -> Tensor:
         scores = self._scores(batch)
-        loss = cross_entropy(scores, self.settings.label_smoothing)
-        if not torch.isfinite(loss):
+        height = lost(scores)
+        if not torch.isfinite(height):
             self.model.require_finite(*self._asked(batch))
-            message = f"the training loss became {loss.item()}; try a smaller train.lr (now {self.settings.lr})"
+            message = f"the training loss became {height.item()}; try a smaller train.lr (now {self.settings.lr})"
             raise NewsfuseError(message)
         try:
-            descent.step(loss)
+            descent.step(height)
         except Exception as error:
             self.model.require_backward(error, *self._asked(batch))
             raise
@@ -123,17 +129,6 @@ class Learner:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             scores = self.model(batch.news, batch.history, batch.clicked, batch.candidates)
         return scores.float().masked_fill(~batch.shown, float("-inf"))
-
-
-def cross_entropy(scores: Tensor, smoothing: float) -> Tensor:
-    """Of scores (B, C), -inf where no article is, with the click in column 0: the mean, in nats.
-
-    `smoothing` is the share of the target that all articles of the row have evenly (Szegedy et al. 2016, section 7).
-    """
-    logs = scores.log_softmax(dim=1)
-    shown = scores.isfinite()
-    even = logs.masked_fill(~shown, 0).sum(dim=1) / shown.sum(dim=1)
-    return -((1 - smoothing) * logs[:, 0] + smoothing * even).mean()
 
 
 def _histories(behaviors: Behaviors, settings: Train) -> Histories:

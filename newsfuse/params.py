@@ -76,6 +76,7 @@ class Train(Section):
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     negatives: int = Field(gt=0)
+    loss: Literal["softmax", "binary"]
     label_smoothing: float = Field(ge=0, lt=1)
     clip_norm: float = Field(gt=0)
     patience: int = Field(gt=0)

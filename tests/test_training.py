@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from sklearn.metrics import log_loss
 from small import behave, plugins
 from test_recommender import broken
 from torch import Tensor
@@ -20,7 +21,8 @@ from newsfuse.assembly import Architecture
 from newsfuse.behaviors import Behaviors
 from newsfuse.errors import NewsfuseError, PluginError
 from newsfuse.fit import Fit
-from newsfuse.learning import Learner, Pass, cross_entropy
+from newsfuse.learning import Learner, Pass
+from newsfuse.losses import Binary, Softmax
 from newsfuse.params import Train
 from newsfuse.ranking import ranking
 from newsfuse.recommender import Recommender
@@ -39,6 +41,7 @@ SETTINGS = Train(
     lr=0.02,
     weight_decay=0.0,
     negatives=3,
+    loss="softmax",
     label_smoothing=0.0,
     clip_norm=1.0,
     patience=4,
@@ -151,18 +154,40 @@ def test_a_click_counts_as_much_as_the_cross_entropy_of_the_articles_that_were_s
         functional.cross_entropy(row[None], torch.tensor([0]), label_smoothing=0.1)
         for row in (scores[0], scores[1, :2])
     ]
-    assert cross_entropy(scores, 0.1).item() == pytest.approx(sum(each.item() for each in expected) / 2)
-    assert cross_entropy(scores, 0.0).item() == pytest.approx(
+    assert Softmax(0.1)(scores).item() == pytest.approx(sum(each.item() for each in expected) / 2)
+    assert Softmax(0.0)(scores).item() == pytest.approx(
         functional.cross_entropy(scores, torch.zeros(2, dtype=torch.int64)).item()
     )
 
 
-def test_articles_that_were_not_shown_have_no_gradient() -> None:
+@pytest.mark.parametrize("name", ["softmax", "binary"])
+def test_articles_that_were_not_shown_have_no_gradient(name: str) -> None:
     scores = torch.tensor([[0.5, 1.0, float("-inf")]], requires_grad=True)
-    cross_entropy(scores, 0.3).backward()
+    (Softmax(0.3) if name == "softmax" else Binary())(scores).backward()
     assert scores.grad is not None
     assert scores.grad.isfinite().all()
     assert scores.grad[0, 2] == 0
+
+
+def test_binary_is_the_mean_log_loss_of_the_articles_that_were_shown() -> None:
+    scores = torch.tensor([[2.0, 1.0, 0.0], [0.5, 1.0, float("-inf")]])
+    shown, clicked = np.array([2.0, 1.0, 0.0, 0.5, 1.0]), [1, 0, 0, 1, 0]
+    bias = np.log(2 / 3) - shown.mean()  # at which the mean score stands for two clicks in five
+    expected = log_loss(clicked, 1 / (1 + np.exp(-shown - bias)))
+    assert Binary()(scores).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("lost", [Softmax(0.1), Binary()])
+def test_of_a_score_that_is_no_number_the_loss_is_none(lost: torch.nn.Module) -> None:
+    assert lost(torch.tensor([[0.0, 1.0], [0.5, float("nan")]])).isnan()
+
+
+def test_binary_learns_what_is_liked_and_leaves_nothing_of_its_own() -> None:
+    model, reported = recommender(), list[Epoch]()
+    before = model.state_dict().keys()
+    trainer(model, loss="binary", epochs=4).fit(reported.append)
+    assert reported[-1].validation_auc > reported[0].validation_auc + 0.1
+    assert model.state_dict().keys() == before
 
 
 def test_smoothed_labels_keep_scores_closer_together() -> None:
