@@ -9,7 +9,7 @@ from rich.table import Table
 from newsfuse.environment import Environment
 from newsfuse.errors import PluginError
 from newsfuse.packages import offered
-from newsfuse.params import packages
+from newsfuse.params import FILE, package_mistakes, packages
 from newsfuse.plugin import Cost, Embedder, Encoder, Plugin
 from newsfuse.registry import FOLDERS, SHUT, Registry
 
@@ -26,13 +26,15 @@ def show(root: Path) -> None:
 
 
 def listed(root: Path) -> Iterator[Row]:
-    """A row for each plugin, and one for each package that is listed in params.yaml and cannot be used."""
+    """A row for each plugin, for each package listed in params.yaml that cannot be used, and for a wrong list."""
     wanted, shut = packages(root), Environment.read().no_plugins
     broken = {} if shut else {name: wrong for name, version in wanted.items() if (wrong := _wrong(name, version))}
     yield from rows(Registry(root / "plugins", {} if shut else {n: v for n, v in wanted.items() if n not in broken}))
     for name, version in wanted.items():
         if shut or name in broken:
             yield "package", name, version, SHUT if shut else f"broken: {broken[name]}", ""
+    for mistake in package_mistakes(root):
+        yield "package", "", str(FILE), f"broken: {mistake}", ""
 
 
 def _wrong(name: str, version: str) -> str:

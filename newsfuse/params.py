@@ -153,11 +153,12 @@ def plugins(root: Path) -> Registry:
 
 def packages(root: Path) -> dict[str, str]:
     """The installed plugin packages that params.yaml lets load, by version; {} where that part of it is wrong."""
-    values = _read(root / FILE)
-    try:
-        return Packages.model_validate({"plugin_packages": values["plugin_packages"]}).plugin_packages
-    except (KeyError, ValidationError):
-        return {}
+    return {} if package_mistakes(root) else Packages.model_validate(_listed(root)).plugin_packages
+
+
+def package_mistakes(root: Path) -> list[str]:
+    """What `load` says to that part of params.yaml, [] where it is right."""
+    return _mistakes(Packages, _listed(root), "")
 
 
 def options(registry: Registry, kind: type[Plugin], name: str, given: Mapping[str, Mapping[str, Any]]) -> BaseModel:
@@ -174,6 +175,10 @@ def options(registry: Registry, kind: type[Plugin], name: str, given: Mapping[st
     if mistakes := _mistakes(model, own, f"options.{name}.", known):
         raise ParamsError("\n".join(mistakes))
     return model.model_validate(own)
+
+
+def _listed(root: Path) -> dict[str, Any]:
+    return {key: value for key, value in _read(root / FILE).items() if key in Packages.model_fields}
 
 
 def _read(path: Path) -> dict[str, Any]:

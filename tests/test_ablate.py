@@ -20,14 +20,16 @@ from project import ROOT, Outcome, Project, missing
 from rich.console import Console
 from typer.testing import CliRunner
 
+from newsfuse.ablation.ablate import _how_to_go_on
 from newsfuse.ablation.finished import Finished
-from newsfuse.ablation.queue import _told
+from newsfuse.ablation.queue import _told, opened
 from newsfuse.ablation.sources import Sources
 from newsfuse.ablation.table import Row, csv, rows, said, table
 from newsfuse.ablation.variants import Asked, Variant, plain, variants
+from newsfuse.ablation.watch import watch
 from newsfuse.cli import app
 from newsfuse.entrants import entrants
-from newsfuse.errors import DataError, ParamsError, PluginError
+from newsfuse.errors import BusyError, DataError, IntegrityError, ParamsError, PluginError
 
 if TYPE_CHECKING:
     import subprocess
@@ -454,6 +456,117 @@ def test_ctrl_c_leaves_a_queue_that_the_same_command_waits_for(quick: Project) -
     assert "Traceback" not in told
     quick.must("newsfuse", "ablate", *arguments)
     assert sorted(ran(quick)) == ["category late 0", "category llm late 0", "llm late 0"]
+
+
+def test_a_run_that_somebody_removes_is_run_again_and_no_worker_called_killed(quick: Project) -> None:
+    settings = ("train.epochs=4", "encoders.category=false", "encoders.gnn=true")
+    ablation = started(quick, *(f"-S{setting}" for setting in settings))
+    wait_until_ran(quick, 1)
+    quick.dvc("queue", "remove", names(quick, settings=settings)[-1])
+    _, said_last = ablation.communicate(timeout=120)
+    assert ablation.returncode == 0, said_last
+    assert "INFO: Some left the queue without a result; they are run again." in said_last
+    assert "killed" not in said_last
+    assert len(ran(quick)) == 3
+
+
+def test_the_way_to_forget_an_interrupted_ablation_leaves_the_runs_of_others(quick: Project) -> None:
+    for name in ("others", "own-0", "own-1"):
+        quick.dvc("exp", "run", "--queue", "--name", name)
+    with opened(quick.root) as queue:
+        told = _how_to_go_on(queue, {"own-1", "own-0", "done"})
+    command = told.partition("To forget them: ")[2]
+    assert command == "dvc queue remove own-0 own-1"
+    quick.must(*shlex.split(command))
+    with opened(quick.root) as queue:
+        assert queue.waiting() == {"others"}
+
+
+def test_a_worker_that_always_ends_at_once_is_not_started_for_ever(
+    quick: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = quick.root / "starts"
+    monkeypatch.setattr("newsfuse.ablation.queue.PROGRAM", ("sh", "-c", f"echo start >> {shlex.quote(str(starts))}"))
+    monkeypatch.setattr("newsfuse.ablation.watch.START_S", 0.1)
+    monkeypatch.setattr("newsfuse.ablation.watch.POLL_S", 0.1)
+    quick.dvc("exp", "run", "--queue", "--name", "own")
+    with opened(quick.root) as queue, pytest.raises(BusyError, match=r"ends at once; see why: dvc queue start --verb"):
+        watch(queue, {"own"}, workers=1, before=0)
+    assert len(quick.lines("starts")) == 3
+
+
+# Uncommitted changes, which DVC puts aside and back
+
+
+def changed(project: Project) -> dict[str, str]:
+    """Change files in each way that Git tells apart; the text of each."""
+    project.append("README.md", "staged\n")
+    project.append("make.py", "# staged\n")
+    project.append("new.txt", "new\n")
+    project.must("git", "add", "README.md", "make.py", "new.txt")
+    project.append("make.py", "# and not staged\n")
+    project.append("params.yaml", "# not staged\n")
+    return {path: project.text(path) for path in ("README.md", "make.py", "new.txt", "params.yaml")}
+
+
+def test_nothing_is_queued_while_another_git_works(quick: Project) -> None:
+    texts, before = changed(quick), quick.changes()
+    (quick.root / ".git/index.lock").touch()
+    outcome = quick.run("newsfuse", "ablate")
+    assert outcome.code == 75, outcome.text
+    assert f"ERROR: {quick.root}/.git/index.lock: another Git works here, or was killed." in outcome.text
+    assert "Traceback" not in outcome.text
+    assert (quick.changes(), quick.must("git", "stash", "list").text) == (before, "")
+    assert {path: quick.text(path) for path in texts} == texts
+
+
+def test_nothing_is_queued_while_a_merge_is_not_resolved(quick: Project) -> None:
+    quick.must("git", "checkout", "--quiet", "-b", "other")
+    for line, branch in (("one\n", "-"), ("two\n", "HEAD")):
+        quick.append("README.md", line)
+        quick.commit()
+        quick.must("git", "checkout", "--quiet", branch)
+    assert quick.run("git", "merge", "other").code == 1
+    outcome = quick.run("newsfuse", "ablate")
+    assert outcome.code == 2, outcome.text
+    assert "ERROR: README.md: a merge is not resolved, and no run can be made of that." in outcome.text
+    assert "Traceback" not in outcome.text
+    assert quick.changes() == ["UU README.md"]
+
+
+def test_a_change_that_git_cannot_put_aside_is_told_and_stays(quick: Project) -> None:
+    quick.append("make.py", "# edited\n")
+    quick.must("git", "rm", "--cached", "--quiet", "README.md")
+    before = quick.changes()
+    outcome = quick.run("newsfuse", "ablate")
+    assert outcome.code == 7, outcome.text
+    assert "merge conflicts. Commit your changes, and try again." in outcome.text
+    assert "Traceback" not in outcome.text
+    assert (quick.changes(), quick.must("git", "stash", "list").text) == (before, "")
+
+
+@pytest.mark.parametrize("at", ["before", "between"])
+def test_changes_that_stay_aside_come_back_as_the_message_says(
+    quick: Project, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    texts, before = changed(quick), quick.changes()
+    lock = quick.root / ".git/index.lock"
+    monkeypatch.chdir(quick.root)  # DVC changes the params.yaml of the folder that it is called in
+    with opened(quick.root) as queue:
+        if at == "before":
+            lock.touch()
+        else:
+            experiments = queue.repo.experiments.celery_queue
+            monkeypatch.setattr(experiments, "_stash_commit_deps", lambda *_, **__: lock.touch())
+        with pytest.raises(IntegrityError, match="'own' cannot be queued: ") as caught:
+            queue.put("own", ["seed=1"])
+    lock.unlink()
+    assert "Your uncommitted changes are put aside, in Git's stash." in str(caught.value)
+    command = str(caught.value).partition("before you edit anything: ")[2]
+    quick.must("sh", "-c", command)
+    quick.must("git", "symbolic-ref", "HEAD")  # a branch, as before
+    assert quick.changes() == before
+    assert {path: quick.text(path) for path in texts} == texts
 
 
 FAST = (

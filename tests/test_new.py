@@ -148,7 +148,7 @@ def test_a_project_trains_with_a_new_encoder_and_compares_it(project: Project) -
     _, run, compare = (shlex.split(words) for words in made.commands)
     project.must(*run)
     assert "differences to HEAD" in project.must(*compare).text
-    assert '"mine"' in project.text("metrics/evaluate/metrics.json")
+    assert '"weight_mine"' in project.text("metrics/evaluate/metrics.json")
 
 
 # --- a package
@@ -283,6 +283,12 @@ def test_a_package_is_refused_whose_module_is_installed(root: Path, monkeypatch:
         ("class", "my_class"),
         ("on", "my_on"),
         ("null", "my_null"),
+        ("none", "my_none"),
+        ("type", "my_type"),
+        ("keys", "my_keys"),
+        ("fusion", "my_fusion"),
+        ("user_encoder", "my_user_encoder"),
+        ("register_state_dict_post_hook", "my_register_state_dict_post_ho"),
         ("nan", "my_nan"),
         ("encoder", "my_encoder"),
         ("tensor", "my_tensor"),
@@ -296,6 +302,15 @@ def test_a_name_that_will_not_do_is_refused_with_one_that_does(
     assert said.startswith(f"ERROR: NAME: '{name}': ")
     assert said.endswith(f"Try '{instead}'\n")
     assert new("encoder", instead, *form).exit_code == 0
+
+
+@pytest.mark.parametrize("kind", ["fusion", "embedder", "user_encoder"])
+def test_a_class_that_would_be_a_keyword_is_refused_for_every_kind(kind: str, root: Path) -> None:
+    assert "Try 'my_none'" in refused(2, kind, "none")
+
+
+def test_only_an_encoder_may_not_be_called_as_torch_calls_something(root: Path) -> None:
+    assert new("fusion", "keys").exit_code == 0
 
 
 @pytest.mark.parametrize("name", ["", "7", "é", "\x1b[31m"])

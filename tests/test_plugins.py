@@ -234,6 +234,7 @@ FAULTS: list[tuple[type[Plugin], str, str, Holds]] = [
     (Encoder, "needs=", "prior=0, needs=", encoders.its_prior_is_positive),
     (Encoder, VECTOR, f"{VECTOR} * {MOODY}", encoders.cpu_and_cuda_agree),
     (Encoder, '("made"', '("keys"', settings.its_name_can_be_used),
+    (Encoder, "frozenset({Need.EMBEDDINGS})", "{Need.EMBEDDINGS}", settings.it_is_described_in_the_types_asked_for),
     (Fusion, "return Made(start)", "return None", fusions.it_can_be_built),
     (Fusion, ".sum(dim=1)", ".sum(dim=0)", fusions.views_become_one_vector),
     (Fusion, "params=Options", "wide=True, params=Options", fusions.views_become_one_vector),
@@ -308,12 +309,22 @@ FAULTS: list[tuple[type[Plugin], str, str, Holds]] = [
     (Embedder, "in texts]", "in texts[:1] * len(texts)]", embedders.order_is_kept),
     (Embedder, "np.float32)", "np.float32) - len(texts)", embedders.texts_are_embedded_apart),
     (Embedder, "zlib.crc32(text.encode())", "", embedders.same_texts_same_bytes),
+    (
+        Embedder,  # the same bytes from each function that is built, but not when that is asked again
+        "zlib.crc32(text.encode())",
+        'vars(embed).setdefault("asked", []).append(0) or len(embed.asked)',
+        embedders.same_texts_same_bytes,
+    ),
 ]
 FAULTS += [
     (kind, *fault, check)
     for kind in CHECKS
     for fault, check in (
         (UNNAMEABLE, settings.its_name_can_be_used),
+        (
+            (f'{kind.__name__}("made"', f"type('Derived', ({kind.__name__},), {{}})('made'"),
+            settings.it_is_described_in_the_types_asked_for,
+        ),
         (OUTSIDE, settings.its_settings_have_valid_defaults),
         (("params=Options", "params=__import__('pydantic').BaseModel"), settings.its_settings_have_valid_defaults),
         (LAX, settings.unknown_settings_are_refused),

@@ -4,14 +4,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from torch import nn
 
 from newsfuse import catalogue
-from newsfuse.errors import PluginError
-from newsfuse.plugin import Embedder, Encoder, Fusion, Plugin, UserEncoder
+from newsfuse.errors import ParamsError, PluginError
+from newsfuse.offers import KEPT, is_kept
+from newsfuse.params import load
+from newsfuse.plugin import Embedder, Encoder, Fusion, Need, Plugin, UserEncoder
 from newsfuse.registry import FOLDERS, Registry
+from newsfuse.testing import settings
+from newsfuse.testing.contract import PromiseError
 
 ROOT = Path(__file__).parent.parent
 PLUGIN = """
@@ -44,6 +50,10 @@ def add(plugins: Path, name: str, source: str, folder: str = "fusions") -> Path:
 def plugin(name: str, kind: type[Plugin] = Fusion) -> str:
     """A module with one plugin, a fusion unless another kind is asked for."""
     return PLUGIN.format(name=name, kind=kind.__name__, folder=FOLDERS[kind])
+
+
+def build(*arguments: Any) -> Any:  # noqa: ANN401 - fits every kind
+    return arguments
 
 
 def refusal(registry: Registry, name: str) -> str:
@@ -90,6 +100,11 @@ WRONG = {
     "name": (plugin("nome"), "found none in plugins/fusions/name.py, which offers Fusion 'nome'", None),
     "type": (OFFER + "def newsfuse_fusions(): return [7]", "offers [7], expected a list of newsfuse.Fusion", 2),
     "kind": (OFFER + "def newsfuse_fusions(): return [Encoder('kind', 1)]", "expected a list of newsfuse.Fusion", 2),
+    "subclass": (
+        OFFER + "def newsfuse_fusions(): return [type('Sub', (Fusion,), {})('subclass', print)]",
+        "expected a list of newsfuse.Fusion itself, not of a subclass",
+        2,
+    ),
     "single": (OFFER + "def newsfuse_fusions(): return Fusion('single', 1)", "expected a list of newsfuse.Fusion", 2),
     "none": (OFFER + "def newsfuse_fusions(): pass", "offers None, expected a list of newsfuse.Fusion", 2),
     "hook": (OFFER + "def newsfuse_fusions():\n raise OSError('x')", "OSError: x", 4),
@@ -396,6 +411,7 @@ def test_two_packages_may_not_offer_one_name(plugins: Path, site: Path) -> None:
 WRONG_ENCODERS = {
     "needs='embeddings'": "needs is 'embeddings', expected a frozenset of Need.EMBEDDINGS, Need.GRAPH",
     "needs={'titles'}": "needs is {'titles'}, expected a frozenset of Need.EMBEDDINGS, Need.GRAPH",
+    "needs=set()": "needs is set(), expected a frozenset of Need.EMBEDDINGS, Need.GRAPH",
     "prior=0": "prior is 0, expected a number above 0",
     "prior=float('nan')": "prior is nan, expected a number above 0",
 }
@@ -408,6 +424,47 @@ def test_an_encoder_that_declares_what_makes_no_sense_is_told(plugins: Path, set
         Registry(plugins, {}).load(Encoder, "mine")
     assert str(caught.value).startswith(f"plugins/encoders/mine.py: Encoder 'mine': {WRONG_ENCODERS[setting]}")
     assert str(caught.value).endswith(f"({path}:7)")
+
+
+@pytest.mark.parametrize("name", ["fusion", "user_encoder", "type", "keys"])
+def test_an_encoder_called_as_the_model_calls_a_part_of_its_own_is_told(plugins: Path, name: str) -> None:
+    path = add(plugins, name, plugin(name, Encoder), "encoders")
+    with pytest.raises(PluginError) as caught:
+        Registry(plugins, {}).load(Encoder, name)
+    kept = f"'{name}' is a name that the model keeps for itself. Choose another, such as 'my_{name}'"
+    assert str(caught.value) == f"plugins/encoders/{name}.py: {kept} ({path}:7)"
+
+
+@pytest.mark.parametrize("name", ["fusion", "keys"])
+def test_plugins_of_other_kinds_may_be_called_so(plugins: Path, name: str) -> None:
+    add(plugins, name, plugin(name))
+    assert Registry(plugins, {}).load(Fusion, name).name == name
+
+
+@pytest.mark.parametrize("name", ["fusion", "user_encoder", "type", "keys"])
+def test_the_kit_refuses_the_names_that_loading_refuses(name: str) -> None:
+    with pytest.raises(PromiseError, match=f"'{name}' is a name that the model keeps for itself"):
+        settings.its_name_can_be_used(Encoder(name, build))
+    settings.its_name_can_be_used(UserEncoder(name, build))
+
+
+def test_the_kit_refuses_a_plain_set_of_needs() -> None:
+    made = Encoder("mine", build, needs={Need.TEXTS})  # type: ignore[arg-type]
+    with pytest.raises(PromiseError, match=r"needs is \{<Need\.TEXTS: 'texts'>\}, expected a frozenset"):
+        settings.it_is_described_in_the_types_asked_for(made)
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_the_kit_refuses_a_subclass_of_a_kind(kind: type[Plugin]) -> None:
+    settings.it_is_described_in_the_types_asked_for(kind("mine", build))
+    with pytest.raises(PromiseError, match=f"it is of a subclass of newsfuse.{kind.__name__}, 'Sub'"):
+        settings.it_is_described_in_the_types_asked_for(type("Sub", (kind,), {})("mine", build))
+
+
+def test_every_name_of_torch_is_known_as_kept() -> None:
+    module = nn.ModuleDict()
+    assert [name for name in dir(module) if not is_kept(name)] == []
+    assert [name for name in KEPT if not name.isidentifier()] == []
 
 
 LINK = '"""Vectors of a guest."""\n\nPACKAGE = "{}"\n'
@@ -573,6 +630,18 @@ def test_the_catalogue_lists_a_package_that_cannot_be_used_beside_all_others(
     assert {(name, settings) for _, name, _, settings, _ in catalogue.listed(plugins.parent)} == {
         ("guest", shut), ("absent", shut)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("section", [{"newsfuse-headline": 0.1}, ["newsfuse-headline"], None])
+def test_the_catalogue_tells_what_is_wrong_with_the_list_of_packages(plugins: Path, section: object) -> None:
+    (plugins.parent / "params.yaml").write_text(yaml.safe_dump({"plugin_packages": section}), encoding="utf-8")
+    add(plugins, "good", plugin("good"))
+    good, broken = catalogue.listed(plugins.parent)
+    with pytest.raises(ParamsError) as caught:
+        load(plugins.parent)
+    (told,) = [line for line in str(caught.value).splitlines() if "plugin_packages" in line]
+    assert good[1] == "good"
+    assert broken == ("package", "", "params.yaml", f"broken: {told}", "")
 
 
 def test_the_command_prints_the_catalogue() -> None:

@@ -7,6 +7,7 @@ import csv
 import io
 import re
 import shutil
+from filecmp import cmp
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,11 @@ def test_the_wheel_is_what_the_stranger_imports(stranger: Stranger) -> None:
     assert installed(stranger, "newsfuse").is_relative_to(stranger.home)
 
 
-def test_every_module_of_the_library_is_in_the_wheel(stranger: Stranger) -> None:
+def test_the_library_is_in_the_wheel_to_the_byte(stranger: Stranger) -> None:
     there, here = installed(stranger, "newsfuse").parent, ROOT / "newsfuse"
     files = {path.relative_to(here) for path in here.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert files == {each for each in files if (there / each).is_file()}
+    assert all(cmp(there / each, here / each, shallow=False) for each in files)
 
 
 def test_a_guest_passes_its_own_tests_against_the_wheel(stranger: Stranger, guest: Path) -> None:

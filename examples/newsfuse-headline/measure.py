@@ -8,7 +8,7 @@ the training data: the last of these chooses the epoch, as `train` has it.
 
 import argparse
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from newsfuse.assembly import Architecture, Artifacts
 from newsfuse.behaviors import Behaviors
+from newsfuse.bootstrap import bootstrap
 from newsfuse.device import seed_everything
 from newsfuse.embeddings import Embeddings
 from newsfuse.entities import read_vectors
@@ -35,8 +36,10 @@ from newsfuse.vocabularies import Vocabularies
 from newsfuse.words import Words
 
 PACKAGE = "newsfuse-headline"
+METRICS = ("auc", "ndcg10")
 OURS = ("category", "gnn", "llm")
-ROWS = (OURS, (*OURS, "headline"), (*OURS, "headline", "abstract"), ("headline",))
+PAIRS = ((OURS, (*OURS, "headline")), (("llm",), ("headline",)))
+"""Each without and with: the second is compared with the first."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,25 @@ def ranked(days: Days, params: Params, registry: Registry) -> Ranking:
     return ranking(unknown_last(scores), days.last.labels, days.last.candidate_offsets)
 
 
-def row(encoders: Iterable[str], found: list[Ranking]) -> str:
+def row(encoders: Iterable[str], found: list[Ranking], difference: Sequence[str]) -> str:
     """A line of the table."""
     means = [each.means() for each in found]
-    cells = [cell for metric in ("auc", "ndcg10") for cell in mean_and_sd([each[metric] for each in means])]
-    return f"| {' + '.join(encoders)} | {' | '.join(cells)} |"
+    cells = [mean_and_sd([each[metric] for each in means]) for metric in METRICS]
+    shown = (f"{mean} | {sd} | {more}" for (mean, sd), more in zip(cells, difference, strict=True))
+    return f"| {' + '.join(encoders)} | {' | '.join(shown)} |"
+
+
+def differences(found: list[Ranking], reference: list[Ranking], users: np.ndarray) -> list[str]:
+    """Of the means over seeds, by each metric, with what 95 of 100 resamples of the users say."""
+    means = [np.stack([seeds(each, metric) for metric in METRICS], axis=1) for each in (found, reference)]
+    estimate = bootstrap(means[0] - means[1], users)
+    ends = zip(estimate.mean, estimate.low, estimate.high, strict=True)
+    return [f"{mean:+.4f} ({low:+.4f} to {high:+.4f})" for mean, low, high in ends]
+
+
+def seeds(found: list[Ranking], metric: str) -> np.ndarray:
+    """float64 (n,): of each impression, the mean over seeds."""
+    return np.mean([getattr(each, metric) for each in found], axis=0)
 
 
 def mean_and_sd(values: list[float]) -> tuple[str, str]:
@@ -88,17 +105,26 @@ def mean_and_sd(values: list[float]) -> tuple[str, str]:
     return f"{np.mean(values):.4f}", f"{np.std(values, ddof=1):.4f}" if len(values) > 1 else "-"
 
 
-def main(folder: Path, seeds: int) -> None:
+def main(folder: Path, runs: int) -> None:
     """Print the table, a row as soon as it is known."""
     params, _ = load(Path())
     registry = Registry(Path("plugins"), {PACKAGE: version(PACKAGE)})
     days = Days.read(folder / "train", params, registry)
-    print(f"{len(days.lessons):,} impressions before the last day, {len(days.last):,} of it, {seeds} seeds\n")
-    print("| encoders | AUC | sd | nDCG@10 | sd |\n|---|---|---|---|---|")
-    for encoders in ROWS:
-        wanted = {"encoders": dict.fromkeys(encoders, True)}
-        each = [params.model_copy(update={**wanted, "seed": seed}) for seed in range(seeds)]
-        print(row(encoders, [ranked(days, settings, registry) for settings in each]), flush=True)
+    print(f"{len(days.lessons):,} impressions before the last day, {len(days.last):,} of it, {runs} seeds\n")
+    print(
+        "| encoders | AUC | sd | difference (95 %) | nDCG@10 | sd | difference (95 %) |\n|---|---|---|---|---|---|---|"
+    )
+    for without, encoders in PAIRS:
+        reference = repeated(days, params, registry, without, runs)
+        print(row(without, reference, ["", ""]), flush=True)
+        found = repeated(days, params, registry, encoders, runs)
+        print(row(encoders, found, differences(found, reference, days.last.users)), flush=True)
+
+
+def repeated(days: Days, params: Params, registry: Registry, encoders: Iterable[str], runs: int) -> list[Ranking]:
+    """With the seeds 0 to runs - 1."""
+    settings = params.model_copy(update={"encoders": dict.fromkeys(encoders, True)})
+    return [ranked(days, settings.model_copy(update={"seed": seed}), registry) for seed in range(runs)]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`newsfuse ablate`: what its user sees. Runs what is missing of an ablation, and shows all of it in one table."""
 
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,7 +97,7 @@ def _complete(queue: Queue, wanted: Sequence[Variant], jobs: int) -> None:
         _run(queue, wanted, names - finished(queue.repo, names).keys(), jobs)
         lost = names - finished(queue.repo, names).keys() - {each.name for each in queue.failures(names)}
         if lost:
-            log.info("A worker of the queue was killed; what it had is run again.")
+            log.info("Some left the queue without a result; they are run again.")
             _run(queue, wanted, lost, jobs)
     except KeyboardInterrupt:
         raise InterruptedRunError(_how_to_go_on(queue, names), signal.SIGINT) from None
@@ -110,11 +111,11 @@ def _run(queue: Queue, wanted: Sequence[Variant], missing: set[str], jobs: int) 
 
 
 def _put(queue: Queue, missing: Sequence[Variant]) -> None:
+    if not missing:
+        return
+    queue.refuse_unready()
     queue.forget_failed({each.name for each in missing})
-    if missing:
-        log.info(
-            "Queueing %d runs, about a second each; until then, leave the files of the project alone.", len(missing)
-        )
+    log.info("Queueing %d runs, about a second each; until then, leave the files of the project alone.", len(missing))
     for variant in missing:
         with _uninterrupted():
             queue.put(variant.name, variant.settings)
@@ -141,8 +142,9 @@ def _uninterrupted() -> Iterator[None]:
 def _how_to_go_on(queue: Queue, names: set[str]) -> str:
     left = len(queue.pending() & names)
     if not queue.has_worker():
-        forget = "To forget them: dvc queue remove --queued"
-        return f"interrupted; {_runs(left)} wait in the queue. To go on: {AGAIN}. {forget}"
+        own = sorted(queue.waiting() & names)  # not --queued, which others' runs are too
+        forget = f" To forget them: {shlex.join(['dvc', 'queue', 'remove', *own])}" if own else ""
+        return f"interrupted; {_runs(left)} wait in the queue. To go on: {AGAIN}.{forget}"
     stop = "To stop after the one that runs: dvc queue stop"
     return f"interrupted; the queue goes on with {_runs(left)} in the background. To wait for them: {AGAIN}. {stop}"
 
@@ -150,7 +152,7 @@ def _how_to_go_on(queue: Queue, names: set[str]) -> str:
 def _failures(queue: Queue, names: Sequence[str]) -> list[Failure]:
     """Of each of the `names`, none of which has a result."""
     known = {each.name: each for each in queue.failures(names)}
-    return [known.get(name, Failure(name, "the queue's worker was killed", 1)) for name in names]
+    return [known.get(name, Failure(name, "it left the queue without a result", 1)) for name in names]
 
 
 def _told(failures: Sequence[Failure], runs: int) -> str:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from newsfuse.errors import BusyError, IntegrityError, ParamsError
+from newsfuse.ablation.aside import refuse_unready, told
+from newsfuse.errors import BusyError, ParamsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -86,26 +87,21 @@ class Queue:
         """Those of the `names` that ended in the queue and are no experiments."""
         return [self._failure(entry) for entry in self._failed(names)]
 
+    def refuse_unready(self) -> None:
+        """Raise ParamsError or BusyError where the project is in no state in which `put` can work."""
+        refuse_unready(Path(self.repo.root_dir))
+
     def put(self, name: str, settings: Sequence[str]) -> None:
         """Queue an experiment made of the workspace and `settings`, as `dvc exp run --queue -S` does.
 
-        Raises BusyError while another command of DVC works in the project, IntegrityError where DVC cannot.
+        Raises BusyError while another command of DVC works in the project, IntegrityError where DVC or Git cannot.
         """
-        from dvc.exceptions import DvcException  # noqa: PLC0415 - see `opened`
-        from dvc.lock import LockError  # noqa: PLC0415 - see `opened`
         from dvc.repo import lock_repo  # noqa: PLC0415 - see `opened`
 
-        try:
-            # what DVC says goes where a table may go
-            with redirect_stdout(sys.stderr), lock_repo(self.repo):
-                overrides = {"params.yaml": list(settings)}
-                self.repo.experiments.queue_one(self._queue, params=overrides, name=name)
-        except LockError as error:
-            message = f"'{name}' cannot be queued while another command of DVC works here. Try again later: {error}"
-            raise BusyError(message) from error
-        except DvcException as error:
-            message = f"'{name}' cannot be queued: {error}"
-            raise IntegrityError(message) from error
+        # what DVC says goes where a table may go
+        with told(name, self.repo.scm), redirect_stdout(sys.stderr), lock_repo(self.repo):
+            overrides = {"params.yaml": list(settings)}
+            self.repo.experiments.queue_one(self._queue, params=overrides, name=name)
 
     def forget_failed(self, names: Iterable[str]) -> None:
         """Take those that failed out of the list: a name that is queued again would be there twice."""

@@ -11,21 +11,24 @@ from rich.console import Console
 from rich.status import Status
 
 from newsfuse.ablation.queue import Queue
+from newsfuse.errors import BusyError
 
 POLL_S = 1.0
 START_S = 15.0
 """How long a worker may take to be there, on a busy machine; one that has nothing to do ends after 10 s."""
+STARTS = 3
+"""After so many, none of whose workers took a run, another would take none either."""
 log = logging.getLogger(__name__)
 
 
 def watch(queue: Queue, names: Iterable[str], *, workers: int, before: int) -> None:
     """Return when none of the experiments waits or runs any more.
 
-    `before`: how many others count as done. Raises BusyError where no worker can be started.
+    `before`: how many others count as done. Raises BusyError where no worker can be started, or none stays.
     """
-    watched = set(names)
+    watched, starter = set(names), Starter(queue, workers)
     with Progress(len(watched), before) as progress:
-        queue.start(workers)
+        starter.start()
         started = time.monotonic()
         while pending := queue.pending() & watched:
             progress.show(queue, watched - pending)
@@ -33,9 +36,27 @@ def watch(queue: Queue, names: Iterable[str], *, workers: int, before: int) -> N
             if time.monotonic() - started > START_S and not queue.has_worker():
                 queue.forget_abandoned(watched)
                 if queue.waiting() & watched:  # it stopped as these came, or was killed
-                    queue.start(workers)
+                    starter.start()
                     started = time.monotonic()
         progress.show(queue, watched)
+
+
+class Starter:
+    """Starts workers, and gives up where they end at once."""
+
+    def __init__(self, queue: Queue, workers: int) -> None:
+        self._queue, self._workers = queue, workers
+        self._left, self._vain = set[str](), 0
+
+    def start(self) -> None:
+        """Raises BusyError where no worker can be started, or the last ones took nothing out of the queue."""
+        waiting = self._queue.waiting()  # all: those of others come first
+        self._vain = self._vain + 1 if self._left and self._left <= waiting else 0
+        if self._vain == STARTS:
+            message = "the queue's worker ends at once; see why: dvc queue start --verbose"
+            raise BusyError(message)
+        self._left = waiting
+        self._queue.start(self._workers)
 
 
 class Progress:

@@ -7,6 +7,8 @@ import re
 import yaml
 
 from newsfuse.errors import ParamsError
+from newsfuse.offers import is_kept
+from newsfuse.scaffold.kind import Kind
 
 FORM = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 MOST = 30
@@ -15,15 +17,19 @@ NUMBERS = ("inf", "nan")
 """`dvc exp run -S fusion=nan` writes a number."""
 
 
-def check(name: str, template: str) -> None:
+def check(name: str, kind: Kind, template: str) -> None:
     """Raise ParamsError, with a name that would do, for one that a plugin made from the text `template` cannot have."""
     if not FORM.fullmatch(name) or len(name) > MOST:
         wanted = f"lower-case letters, digits and single underscores, a letter first, at most {MOST} characters"
         raise ParamsError(_refusal(name, f"expected {wanted}", _mended(name)))
-    if keyword.iskeyword(name) or name in NUMBERS or not isinstance(yaml.safe_load(name), str):
-        raise ParamsError(_refusal(name, "Python, YAML or DVC reads this as something else than a name", f"my_{name}"))
+    mine = _mended(f"my_{name}")
+    words = keyword.iskeyword(name) or keyword.iskeyword(class_name(name))  # none: class None
+    if words or name in NUMBERS or not isinstance(yaml.safe_load(name), str):
+        raise ParamsError(_refusal(name, "Python, YAML or DVC reads this as something else than a name", mine))
     if class_name(name) in _used(template):
-        raise ParamsError(_refusal(name, f"{class_name(name)} is a name that the file needs itself", f"my_{name}"))
+        raise ParamsError(_refusal(name, f"{class_name(name)} is a name that the file needs itself", mine))
+    if kind is Kind.ENCODER and is_kept(name):
+        raise ParamsError(_refusal(name, "the model keeps this name for itself, so no encoder may have it", mine))
 
 
 def _used(template: str) -> set[str]:

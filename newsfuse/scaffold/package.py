@@ -76,7 +76,7 @@ def write(kind: Kind, name: str, folder: Path) -> Made:
 
     Raises ParamsError for a name that will not do and for what is there already, OSError; then nothing is left behind.
     """
-    names.check(name, template.plugin(kind))
+    names.check(name, kind, template.plugin(kind))
     package = Package(kind, name)
     home, link = folder / package.distribution, plugin_path(folder, kind, name)
     require_free(home)

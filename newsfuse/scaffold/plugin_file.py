@@ -17,7 +17,7 @@ def write(kind: Kind, name: str, root: Path) -> Made:
     Raises ParamsError for a name that will not do, for a file that is there, and where there is no project; OSError.
     """
     module = template.plugin(kind)
-    names.check(name, module)
+    names.check(name, kind, module)
     if not is_project(root):
         raise ParamsError(_no_project(root.resolve()))
     path = plugin_path(root, kind, name)

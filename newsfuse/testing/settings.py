@@ -3,9 +3,9 @@
 import re
 
 from pydantic import ValidationError
-from torch import nn
 
-from newsfuse.plugin import Encoder, Options, Plugin
+from newsfuse.offers import BUILDS, is_kept
+from newsfuse.plugin import Encoder, Need, Options, Plugin
 from newsfuse.testing.contract import Check, breach
 
 UNKNOWN = "no_such_setting"
@@ -16,9 +16,20 @@ def its_name_can_be_used(plugin: Plugin) -> None:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", str(plugin.name)):
         found = f"{plugin.name!r} cannot be written in params.yaml or on DVC's command line"
         breach(found, "Begin with a letter, and use letters, digits, - and _ only")
-    if isinstance(plugin, Encoder) and hasattr(nn.ModuleDict(), plugin.name):
-        found = f"'{plugin.name}' is a name that torch keeps for itself"
-        breach(found, f"Choose another, such as '{plugin.name}_view'")
+    if isinstance(plugin, Encoder) and is_kept(plugin.name):
+        found = f"'{plugin.name}' is a name that the model keeps for itself"
+        breach(found, f"Choose another, such as 'my_{plugin.name}'")
+
+
+def it_is_described_in_the_types_asked_for(plugin: Plugin) -> None:
+    """It is a newsfuse.Encoder, Fusion, UserEncoder or Embedder itself, and an encoder's `needs` is a frozenset."""
+    if type(plugin) not in BUILDS:
+        kind = next(each for each in BUILDS if isinstance(plugin, each)).__name__
+        found = f"it is of a subclass of newsfuse.{kind}, '{type(plugin).__name__}'"
+        breach(found, f"Offer a newsfuse.{kind} itself: what is special about it belongs in build")
+    if isinstance(plugin, Encoder) and not isinstance(plugin.needs, frozenset):
+        known = ", ".join(f"Need.{need.name}" for need in Need)
+        breach(f"needs is {plugin.needs!r}, expected a frozenset of {known}", "Write needs=frozenset({...})")
 
 
 def its_settings_have_valid_defaults(plugin: Plugin) -> None:
@@ -50,6 +61,7 @@ def settings_stay_as_they_are(plugin: Plugin) -> None:
 
 CHECKS = (
     Check(its_name_can_be_used),
+    Check(it_is_described_in_the_types_asked_for),
     Check(its_settings_have_valid_defaults, gate=True),
     Check(unknown_settings_are_refused),
     Check(settings_stay_as_they_are),

@@ -25,7 +25,7 @@ SHORT = 2
 
 
 def it_can_be_built(plugin: UserEncoder) -> None:
-    """build(dim, history, options) returns a torch.nn.Module, for any `dim` that params.yaml's sizes make."""
+    """build(dim, history, options) returns a torch.nn.Module, for any `dim`."""
     require_module(_user_encoder(plugin)[0])
 
 

@@ -32,9 +32,9 @@ def build(text: Literal["titles", "abstracts"], inputs: Inputs, dim: int, option
 
 @hookimpl
 def newsfuse_encoders() -> list[Encoder]:
-    """Title and abstract as two views, which rank untrained as `category` and `gnn` do: hence their prior."""
+    """Title and abstract as two views. Untrained, titles rank as well as `category` and `gnn`: hence their prior."""
     needs = frozenset({Need.TEXTS})
     return [
         Encoder("headline", partial(build, "titles"), BagOptions, needs, prior=0.5),
-        Encoder("abstract", partial(build, "abstracts"), BagOptions, needs, prior=0.5),
+        Encoder("abstract", partial(build, "abstracts"), BagOptions, needs, prior=0.1),
     ]
