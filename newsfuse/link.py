@@ -30,8 +30,11 @@ def read(path: Path) -> Link | None:
 
     Raises PluginError for a link that is not `PACKAGE = "name==version"`, and for one in a file that does more.
     """
+    text = path.read_bytes()
+    if VARIABLE.encode() not in text:  # nearly always; to parse each plugin would take as long as to import it
+        return None
     try:
-        statements = ast.parse(path.read_bytes()).body
+        statements = ast.parse(text).body
     except (SyntaxError, ValueError):  # told, with the line, when it is imported
         return None
     lines = [each for each in statements if _is_link(each)]

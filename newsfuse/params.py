@@ -135,7 +135,8 @@ def load(root: Path) -> tuple[Params, Registry]:
     Raises ParamsError with all mistakes at once, PluginError for a chosen plugin that cannot be loaded and for a
     listed package that is not installed in the listed version.
     """
-    values, registry = _read(root / FILE), plugins(root)
+    values = _read(root / FILE)
+    registry = _registry(root, values)
     mistakes = _mistakes(Params, values, "")
     if not any(each.startswith(f"{FILE}: plugin_packages.") for each in mistakes):  # else what they offer is not known
         mistakes += _name_mistakes(values, registry)
@@ -148,17 +149,17 @@ def load(root: Path) -> tuple[Params, Registry]:
 
 def plugins(root: Path) -> Registry:
     """The plugins that the project at `root` may use. Raises as `load` does for its packages."""
-    return Registry(root / "plugins", packages(root), shut=Environment.read().no_plugins)
+    return _registry(root, _read(root / FILE))
 
 
 def packages(root: Path) -> dict[str, str]:
     """The installed plugin packages that params.yaml lets load, by version; {} where that part of it is wrong."""
-    return {} if package_mistakes(root) else Packages.model_validate(_listed(root)).plugin_packages
+    return _packages(_read(root / FILE))
 
 
 def package_mistakes(root: Path) -> list[str]:
     """What `load` says to that part of params.yaml, [] where it is right."""
-    return _mistakes(Packages, _listed(root), "")
+    return _mistakes(Packages, _listed(_read(root / FILE)), "")
 
 
 def options(registry: Registry, kind: type[Plugin], name: str, given: Mapping[str, Mapping[str, Any]]) -> BaseModel:
@@ -177,8 +178,17 @@ def options(registry: Registry, kind: type[Plugin], name: str, given: Mapping[st
     return model.model_validate(own)
 
 
-def _listed(root: Path) -> dict[str, Any]:
-    return {key: value for key, value in _read(root / FILE).items() if key in Packages.model_fields}
+def _registry(root: Path, values: Mapping[str, Any]) -> Registry:
+    return Registry(root / "plugins", _packages(values), shut=Environment.read().no_plugins)
+
+
+def _packages(values: Mapping[str, Any]) -> dict[str, str]:
+    listed = _listed(values)
+    return {} if _mistakes(Packages, listed, "") else Packages.model_validate(listed).plugin_packages
+
+
+def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in Packages.model_fields}
 
 
 def _read(path: Path) -> dict[str, Any]:

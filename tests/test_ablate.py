@@ -427,6 +427,7 @@ def wait_until_ran(project: Project, count: int) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_killed_with_its_worker_it_goes_on_and_runs_nothing_twice_that_was_done(quick: Project) -> None:
     arguments = ("-S", "train.epochs=5")  # four seconds each, longer than it takes to kill
     ablation = started(quick, *arguments)
@@ -444,6 +445,7 @@ def test_killed_with_its_worker_it_goes_on_and_runs_nothing_twice_that_was_done(
     assert "Running" not in quick.dvc("queue", "status").text
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_queue_that_the_same_command_waits_for(quick: Project) -> None:
     arguments = ("-S", "train.epochs=4")
     ablation = started(quick, *arguments)
@@ -458,6 +460,7 @@ def test_ctrl_c_leaves_a_queue_that_the_same_command_waits_for(quick: Project) -
     assert sorted(ran(quick)) == ["category late 0", "category llm late 0", "llm late 0"]
 
 
+@pytest.mark.slow
 def test_a_run_that_somebody_removes_is_run_again_and_no_worker_called_killed(quick: Project) -> None:
     settings = ("train.epochs=4", "encoders.category=false", "encoders.gnn=true")
     ablation = started(quick, *(f"-S{setting}" for setting in settings))
@@ -482,6 +485,7 @@ def test_the_way_to_forget_an_interrupted_ablation_leaves_the_runs_of_others(qui
         assert queue.waiting() == {"others"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_always_ends_at_once_is_not_started_for_ever(
     quick: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -578,6 +582,7 @@ FAST = (
 )
 
 
+@pytest.mark.slow
 def test_the_pipeline_itself_is_ablated_and_its_runs_can_be_compared(project: Project) -> None:
     outcome = project.must("newsfuse", "ablate", *(f"-S{setting}" for setting in FAST))
     found = [line.split() for line in shown(outcome).splitlines()[4:7]]
