@@ -37,7 +37,7 @@ def is_its_own(error: BaseException) -> bool:
         return False
     if isinstance(error, SystemExit):  # of a plugin that calls sys.exit, but not of a signal's handler
         return not _is_in(_frames(error)[-1].filename, OURS)
-    return not isinstance(error, MemoryError | KeyboardInterrupt | GeneratorExit)
+    return isinstance(error, Exception) and not isinstance(error, MemoryError)  # all other ends are somebody's order
 
 
 def told(error: BaseException, code: object = None) -> str:

@@ -351,12 +351,10 @@ def test_two_packages_with_one_module_are_told(plugins: Path, site: Path) -> Non
     assert refusal(registry, "other").startswith("two 0.1.0 (guest_headline): ")
 
 
-@pytest.mark.parametrize("raised", ["SystemExit('ran')", "BaseException('ran')"])
-def test_a_plugin_that_ends_the_program_when_imported_is_told(plugins: Path, site: Path, raised: str) -> None:
-    install(site, "guest", {"guest_headline": f"\nraise {raised}"})
+def test_a_plugin_that_ends_the_program_when_imported_is_told(plugins: Path, site: Path) -> None:
+    install(site, "guest", {"guest_headline": "\nraise SystemExit('ran')"})
     told = refusal(Registry(plugins, {"guest": "0.1.0"}), "headline")
-    kind = raised.partition("(")[0]
-    wrong = f"guest 0.1.0 (guest_headline): cannot be loaded: {kind}: ran"
+    wrong = "guest 0.1.0 (guest_headline): cannot be loaded: SystemExit: ran"
     assert told == f"{wrong} ({site / 'guest_headline.py'}:2)"
 
 
