@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import chdir, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,8 +98,9 @@ class Queue:
         """
         from dvc.repo import lock_repo  # noqa: PLC0415 - see `opened`
 
-        # what DVC says goes where a table may go
-        with told(name, self.repo.scm), redirect_stdout(sys.stderr), lock_repo(self.repo):
+        # what DVC says goes where a table may go; it edits the params.yaml of the current folder, wherever its own is
+        quietly = redirect_stdout(sys.stderr)
+        with told(name, self.repo.scm), quietly, chdir(self.repo.root_dir), lock_repo(self.repo):
             overrides = {"params.yaml": list(settings)}
             self.repo.experiments.queue_one(self._queue, params=overrides, name=name)
 
