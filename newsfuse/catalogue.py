@@ -11,7 +11,7 @@ from newsfuse.errors import PluginError
 from newsfuse.packages import offered
 from newsfuse.params import FILE, package_mistakes, packages
 from newsfuse.plugin import Cost, Embedder, Encoder, Plugin
-from newsfuse.registry import FOLDERS, SHUT, Registry
+from newsfuse.registry import FOLDERS, SHUT, Registry, noun
 
 Row = tuple[str, str, str, str, str]
 """Kind, name, origin, settings with their defaults, needs."""
@@ -62,17 +62,17 @@ def _is_elsewhere(registry: Registry, kind: type[Plugin], name: str) -> bool:
 
 
 def _row(registry: Registry, kind: type[Plugin], name: str) -> Row:
-    noun, origin = FOLDERS[kind].removesuffix("s").replace("_", " "), registry.origin(kind, name)
+    called, origin = noun(kind), registry.origin(kind, name)
     if through := registry.through(kind, name):
         origin += f", {through}"
     try:
         plugin = registry.load(kind, name)
     except PluginError as error:
-        return noun, name, origin, f"broken: {error}", ""
+        return called, name, origin, f"broken: {error}", ""
     needs: list[str] = sorted(plugin.needs) if isinstance(plugin, Encoder) else []
     if isinstance(plugin, Embedder) and plugin.cost is not Cost.NOTHING:
         needs = [plugin.cost]
-    return noun, name, origin, _settings(plugin), ", ".join(needs)
+    return called, name, origin, _settings(plugin), ", ".join(needs)
 
 
 def _settings(plugin: Plugin) -> str:

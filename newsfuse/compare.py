@@ -1,27 +1,21 @@
 """`newsfuse compare`: what its user sees and gets written."""
 
-import logging
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 
-from newsfuse import outfile
 from newsfuse.comparison import Comparison, Cost, Finding, comparison
 from newsfuse.course import ALL
 from newsfuse.entrants import entrants
-from newsfuse.errors import ParamsError
+from newsfuse.outfile import STDOUT, deliver, require_one_at_stdout
 from newsfuse.ranking import METRICS
 from newsfuse.sheet import Sheet, comma_separated, markdown, page
 from newsfuse.terminal import dollars, show, tell
 from newsfuse.verdict import UNKNOWN, chance, signed, verdict
 
-STDOUT = Path("-")
 SLICED = "auc"
 """The metric whose slices are shown: four times as many rows would be read by nobody. CSV has all."""
-
-log = logging.getLogger(__name__)
 
 
 def compare(words: Sequence[str], root: Path, files: Mapping[str, Path], *, by_slice: bool) -> None:
@@ -30,9 +24,7 @@ def compare(words: Sequence[str], root: Path, files: Mapping[str, Path], *, by_s
     `files`: where to by form (md, csv, html), `-` for standard output, which then has nothing else. Raises what
     `entrants` and `comparison` raise, and StorageError.
     """
-    if len([path for path in files.values() if path == STDOUT]) > 1:
-        message = "-: only one of --md, --csv and --html can be written to standard output"
-        raise ParamsError(message)
+    require_one_at_stdout(files, "--md, --csv and --html")
     in_slices = METRICS if "csv" in files else (SLICED,) if by_slice else ()
     found = comparison(entrants(words), root, in_slices=tuple(in_slices))
     sheets, said = _sheets(found, by_slice=by_slice), [*verdict(found), *_missing(found, by_slice=by_slice)]
@@ -44,7 +36,7 @@ def compare(words: Sequence[str], root: Path, files: Mapping[str, Path], *, by_s
     if STDOUT not in files.values():
         _show(sheets, said)
     for form, path in files.items():
-        _write(path, forms[form]())
+        deliver(path, forms[form]())
 
 
 def _sheets(found: Comparison, *, by_slice: bool) -> list[Sheet]:
@@ -125,14 +117,6 @@ def _csv(found: Comparison) -> str:
 
 def _number(cell: object) -> object:
     return None if isinstance(cell, float) and math.isnan(cell) else cell
-
-
-def _write(path: Path, text: str) -> None:
-    if path == STDOUT:
-        sys.stdout.write(text)
-        return
-    outfile.write(path, text)
-    log.info("Written: %s", path)
 
 
 def _show(sheets: Sequence[Sheet], said: Sequence[str]) -> None:

@@ -99,12 +99,18 @@ def _costs(entrants: Sequence[Entrant], root: Path) -> tuple[Cost, ...]:
     for provenance in (each for group in known for each in group):
         provenance.refuse_other_data(known[0][0])
     return tuple(
-        Cost(entrant.label, len(runs), _mean([run.dollars for run in runs]), _mean([run.minutes for run in runs]))
+        Cost(
+            entrant.label,
+            len(runs),
+            mean_if_known([run.dollars for run in runs]),
+            mean_if_known([run.minutes for run in runs]),
+        )
         for entrant, runs in zip(entrants, known, strict=True)
     )
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_if_known(values: Sequence[float | None]) -> float | None:
+    """None where that of any is not known."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
 

@@ -129,13 +129,14 @@ class Params(Packages):
         return ((Embedder, self.embed.provider), *encoders, (Fusion, self.fusion), (UserEncoder, self.user_encoder))
 
 
-def load(root: Path) -> tuple[Params, Registry]:
+def load(root: Path, file: Path | None = None) -> tuple[Params, Registry]:
     """params.yaml of the project at `root` and the plugins it may use, everything checked.
 
-    Raises ParamsError with all mistakes at once, PluginError for a chosen plugin that cannot be loaded and for a
-    listed package that is not installed in the listed version.
+    `file`: another one in its place, which messages call params.yaml as well. Raises ParamsError with all mistakes at
+    once, PluginError for a chosen plugin that cannot be loaded and for a listed package that is not installed in the
+    listed version.
     """
-    values = _read(root / FILE)
+    values = _read(file or root / FILE)
     registry = _registry(root, values)
     mistakes = _mistakes(Params, values, "")
     if not any(each.startswith(f"{FILE}: plugin_packages.") for each in mistakes):  # else what they offer is not known

@@ -57,9 +57,9 @@ class Registry:
         known = self.names(kind) if kind else sorted({name for each in FOLDERS for name in self.names(each)})
         if name in known:
             return None
-        noun = f"{FOLDERS[kind].removesuffix('s').replace('_', ' ')} " if kind else ""
+        called = f"{noun(kind)} " if kind else ""
         shut = f". {SHUT} ({', '.join(self.shut_out)})" if self.shut_out else ""
-        return f"{where}: no {noun}plugin is called '{name}'.{nearest(name, known)} Known: {', '.join(known)}{shut}"
+        return f"{where}: no {called}plugin is called '{name}'.{nearest(name, known)} Known: {', '.join(known)}{shut}"
 
     def unlinked(self, name: str) -> str | None:
         """What to tell a user whose embedder is a package's and has no file: DVC watches that file alone."""
@@ -157,7 +157,7 @@ class Registry:
     def _import(self, kind: type[Plugin], name: str, guest: Guest | None, origin: str) -> object:
         try:
             if guest is None:
-                return _import_file(self._file(kind, name), f"plugins.{FOLDERS[kind]}.{name}")
+                return import_file(self._file(kind, name), f"plugins.{FOLDERS[kind]}.{name}")
             if guest.editable:
                 log.warning("%s: DVC sees its version only. After an edit: dvc repro --force train", origin)
             return guest.load()
@@ -185,7 +185,13 @@ class Registry:
         return [plugin for function in implementations for plugin in offers(function, kind, origin)]
 
 
-def _import_file(path: Path, name: str) -> ModuleType:
+def noun(kind: type[Plugin]) -> str:
+    """Such as "user encoder"."""
+    return FOLDERS[kind].removesuffix("s").replace("_", " ")
+
+
+def import_file(path: Path, name: str) -> ModuleType:
+    """The file as a module of that name; whatever it raises, and ImportError."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         message = f"{path} is no Python file"

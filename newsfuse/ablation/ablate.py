@@ -3,7 +3,6 @@
 import logging
 import shlex
 import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +14,12 @@ from newsfuse.ablation.table import csv, rows, said, sheet, table
 from newsfuse.ablation.variants import Asked, Variant, variants
 from newsfuse.ablation.watch import watch
 from newsfuse.errors import InterruptedRunError, NewsfuseError, ParamsError
-from newsfuse.outfile import write
+from newsfuse.outfile import STDOUT, deliver, require_one_at_stdout
 from newsfuse.sheet import markdown
+from newsfuse.signals import heard_by
 from newsfuse.terminal import show, tell
 
-STDOUT = Path("-")
 AGAIN = "the same command"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""That end a program."""
 log = logging.getLogger(__name__)
 
 
@@ -40,9 +37,7 @@ def ablate(asked: Asked, root: Path, files: Mapping[str, Path], *, jobs: int) ->
     `files`: where to by form (md, csv), `-` for standard output, which then has nothing else. Raises what `variants`
     and `finished` raise, InterruptedRunError, and FailedRunsError after the table.
     """
-    if list(files.values()).count(STDOUT) > 1:
-        message = "-: only one of --md and --csv can be written to standard output"
-        raise ParamsError(message)
+    require_one_at_stdout(files, "--md and --csv")
     wanted = variants(asked, root)
     with opened(root) as queue:
         _announce(wanted)
@@ -129,12 +124,8 @@ def _uninterrupted() -> Iterator[None]:
     def remember(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
         came.append(signum)
 
-    before = {each: signal.signal(each, remember) for each in SIGNALS}
-    try:
+    with heard_by(remember):
         yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
     if came:
         signal.raise_signal(came[0])
 
@@ -170,12 +161,4 @@ def _report(wanted: Sequence[Variant], done: Mapping[str, Finished], files: Mapp
         for sentence in said(found):
             tell(sentence)
     for form, path in files.items():
-        _write(path, forms[form]())
-
-
-def _write(path: Path, text: str) -> None:
-    if path == STDOUT:
-        sys.stdout.write(text)
-        return
-    write(path, text)
-    log.info("Written: %s", path)
+        deliver(path, forms[form]())

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from newsfuse.dotted import dotted
-from newsfuse.errors import ParamsError, PluginError, nearest
+from newsfuse.errors import ParamsError, nearest
 from newsfuse.params import FILE
 
 
@@ -42,7 +42,7 @@ def _refuse_several(word: str) -> None:
 
 @contextmanager
 def tried(settings: Sequence[str], root: Path) -> Iterator[Path]:
-    """A folder with the plugins of the project at `root` and its params.yaml so changed; the project stays as it is.
+    """A copy of the project's params.yaml, so changed.
 
     Raises ParamsError where params.yaml has no such setting, or is not there.
     """
@@ -50,15 +50,10 @@ def tried(settings: Sequence[str], root: Path) -> Iterator[Path]:
         message = f"{FILE}: not found in {root.resolve()}; run this in the root of a newsfuse project"
         raise ParamsError(message)
     with TemporaryDirectory() as folder:
-        trial = Path(folder)
-        shutil.copyfile(root / FILE, trial / FILE)
-        (trial / "plugins").symlink_to((root / "plugins").resolve())
+        trial = Path(shutil.copyfile(root / FILE, Path(folder) / FILE))
         for setting in settings:
-            _apply(setting, trial / FILE)
-        try:
-            yield trial
-        except PluginError as error:
-            raise PluginError(str(error).replace(folder, str(root.resolve()))) from error
+            _apply(setting, trial)
+        yield trial
 
 
 def _apply(setting: str, path: Path) -> None:

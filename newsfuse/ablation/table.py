@@ -1,6 +1,6 @@
 """The table of an ablation: a row for each choice of encoders and fusion, over its seeds, and what it lets one say."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from statistics import fmean, stdev
 
@@ -8,12 +8,13 @@ from rich.table import Table
 
 from newsfuse.ablation.finished import Finished
 from newsfuse.ablation.variants import Variant, plain
+from newsfuse.comparison import mean_if_known
 from newsfuse.errors import printable
 from newsfuse.ranking import METRICS
 from newsfuse.sheet import Sheet, comma_separated, grid
 from newsfuse.terminal import dollars
+from newsfuse.verdict import UNKNOWN
 
-UNKNOWN = "-"
 HEAD = ("encoders", "fusion", "n", METRICS["auc"], "sd", METRICS["ndcg10"], "sd", "dollars", "minutes")
 NAMES = 2
 """Columns that are words."""
@@ -62,20 +63,14 @@ def _row(group: Sequence[Variant], results: Sequence[Finished]) -> Row:
         _sd(auc),
         fmean(ndcg10),
         _sd(ndcg10),
-        _mean(each.dollars for each in results),
-        _mean(each.minutes for each in results),
+        mean_if_known([each.dollars for each in results]),
+        mean_if_known([each.minutes for each in results]),
         tuple(each.name for each in group),
     )
 
 
 def _sd(values: Sequence[float]) -> float | None:
     return stdev(values) if len(values) > 1 else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    found = list(values)
-    known = [value for value in found if value is not None]
-    return fmean(known) if len(known) == len(found) else None
 
 
 def table(found: Sequence[Row]) -> Table:

@@ -14,7 +14,7 @@ import yaml
 from newsfuse.ablation import overrides
 from newsfuse.ablation.sources import Sources
 from newsfuse.errors import ParamsError
-from newsfuse.params import FILE, Params, load
+from newsfuse.params import Params, load
 from newsfuse.plugin import Fusion
 
 LONGEST = 60
@@ -76,14 +76,14 @@ def variants(asked: Asked, root: Path) -> list[Variant]:
 def _checked(settings: Sequence[str], fusions: Sequence[str], root: Path) -> tuple[Params, dict[str, Any]]:
     """The settings with which all runs begin, checked with each fusion; and as params.yaml has them."""
     with overrides.tried(settings, root) as trial:
-        params, registry = load(trial)
-        raw = yaml.safe_load((trial / FILE).read_text(encoding="utf-8"))
+        params, registry = load(root, trial)
+        raw = yaml.safe_load(trial.read_text(encoding="utf-8"))
         mistakes = [registry.unknown(Fusion, fusion, "--fusions") for fusion in fusions]
         if told := [mistake for mistake in mistakes if mistake]:
             raise ParamsError("\n".join(told))
     for fusion in fusions:
         with overrides.tried([*settings, f"fusion={fusion}"], root) as trial:
-            load(trial)
+            load(root, trial)
     return params, raw
 
 

@@ -1,16 +1,12 @@
 """Signals while money is in flight: the first one ends the work in good order, the second at once."""
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    getattr(signal, "SIGHUP", signal.SIGTERM),
-)  # a closed terminal; not on Windows
+from newsfuse.signals import heard_by
+
 STDERR = 2
 SHOW_CURSOR = b"\x1b[?25h"
 
@@ -32,11 +28,5 @@ def interruptible(stop: Callable[[int], None]) -> Iterator[None]:
             os._exit(128 + number)
         stop(number)
 
-    # nohup has SIGHUP ignored, and means it
-    heeded = [each for each in SIGNALS if each in SIGNALS[:2] or signal.getsignal(each) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in heeded}
-    try:
+    with heard_by(handle):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -59,10 +59,9 @@ def its_limits_are_positive(plugin: Embedder) -> None:
 
 def each_text_gets_a_vector(plugin: Embedder) -> None:
     """n texts become float32 (n, dimensions), also of more dimensions than the corpus has."""
-    embed = _free(plugin)
     for dimensions in (1, DIMENSIONS, 100):
         texts = [*CORPUS, *STRANGE]
-        vectors = embed(texts, dimensions)
+        vectors = _embedded(plugin, texts, dimensions)
         if vectors.shape != (len(texts), dimensions) or vectors.dtype != np.float32:
             found = f"{vectors.dtype} {vectors.shape} for {len(texts)} texts and {dimensions} dimensions"
             breach(f"returns {found}", f"Return float32 ({len(texts)}, {dimensions})")
@@ -73,16 +72,15 @@ def each_text_gets_a_vector(plugin: Embedder) -> None:
 
 def one_text_is_a_batch_too(plugin: Embedder) -> None:
     """A single text becomes float32 (1, dimensions)."""
-    vectors = _free(plugin)(CORPUS[:1], DIMENSIONS)
+    vectors = _embedded(plugin, CORPUS[:1])
     if vectors.shape != (1, DIMENSIONS):
         breach(f"returns the shape {vectors.shape} for one text", f"Return (1, {DIMENSIONS})")
 
 
 def order_is_kept(plugin: Embedder) -> None:
     """Row i is text i, and different texts get different vectors."""
-    embed, order = _free(plugin), [3, 0, 5, 5, 1]
-    vectors = embed(CORPUS, DIMENSIONS)
-    if not np.allclose(embed([CORPUS[row] for row in order], DIMENSIONS), vectors[order], atol=ATOL):
+    vectors, order = _embedded(plugin, CORPUS), [3, 0, 5, 5, 1]
+    if not np.allclose(_embedded(plugin, [CORPUS[row] for row in order]), vectors[order], atol=ATOL):
         breach("texts in another order do not get the same vectors", "Row i must be the vector of text i")
     if len(np.unique(vectors, axis=0)) < len(CORPUS):
         breach("different texts get the same vector", "Read the whole text")
@@ -90,8 +88,7 @@ def order_is_kept(plugin: Embedder) -> None:
 
 def texts_are_embedded_apart(plugin: Embedder) -> None:
     """The vector of a text depends on that text alone, not on those that are embedded with it."""
-    embed = _free(plugin)
-    if not np.allclose(embed(CORPUS[:1], DIMENSIONS), embed(CORPUS, DIMENSIONS)[:1], atol=ATOL):
+    if not np.allclose(_embedded(plugin, CORPUS[:1]), _embedded(plugin, CORPUS)[:1], atol=ATOL):
         remedy = "Centre and scale by the corpus that build gets, not by the texts"
         breach("a text gets another vector alone than among others", remedy)
 
@@ -121,10 +118,9 @@ def _build(plugin: Embedder, dimensions: int = DIMENSIONS) -> Callable[[Sequence
     return plugin.build(corpus, plugin.default_model, dimensions, plugin.params())
 
 
-def _free(plugin: Embedder) -> Callable[[Sequence[str], int], np.ndarray]:
-    """Build it anew and ask for vectors. Raises NotCheckedError where they would cost something."""
-    _built(plugin)
-    return lambda texts, dimensions: np.asarray(_built(plugin, dimensions)(texts))
+def _embedded(plugin: Embedder, texts: Sequence[str], dimensions: int = DIMENSIONS) -> np.ndarray:
+    """By a function that is built anew. Raises NotCheckedError where vectors would cost something."""
+    return np.asarray(_built(plugin, dimensions)(texts))
 
 
 def _built(plugin: Embedder, dimensions: int = DIMENSIONS) -> Callable[[Sequence[str]], np.ndarray]:

@@ -11,8 +11,8 @@ from newsfuse.errors import ParamsError, PluginError, nearest
 from newsfuse.packages import GROUP
 from newsfuse.params import FILE, plugins
 from newsfuse.plugin import Plugin
-from newsfuse.registry import FOLDERS, SHUT, Registry
-from newsfuse.testing.kit import kind_of, noun
+from newsfuse.registry import FOLDERS, SHUT, Registry, noun
+from newsfuse.testing.kit import kind_of
 from newsfuse.testing.loose import loose
 
 Kinds = tuple[type[Plugin], ...]

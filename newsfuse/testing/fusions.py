@@ -9,6 +9,7 @@ from newsfuse.plugin import Fusion
 from newsfuse.testing import settings
 from newsfuse.testing.contract import Check, breach, leave_out
 from newsfuse.testing.modules import (
+    gradient,
     require_close,
     require_finite,
     require_gradients,
@@ -51,7 +52,7 @@ def every_number_is_finite(plugin: Fusion) -> None:
         for when, working in (("untrained", module.train()), ("with other weights", stirred(module))):
             output = working(views)
             require_finite(output, f"the output {when}")
-            require_finite(_gradient(output, views), f"the gradient {when}")
+            require_finite(gradient(output, views), f"the gradient {when}")
 
 
 def one_article_or_none_is_a_batch_too(plugin: Fusion) -> None:
@@ -79,8 +80,8 @@ def every_view_is_reached(plugin: Fusion) -> None:
     """Every view of every article gets a gradient, or its encoder would not learn."""
     for number in NUMBERS:
         module, views, _ = _fusion(plugin, number)
-        gradient = _gradient(module(views.requires_grad_()), views)
-        dead = (~gradient.any(dim=2)).any(dim=0).nonzero().flatten().tolist()
+        found = gradient(module(views.requires_grad_()), views)
+        dead = (~found.any(dim=2)).any(dim=0).nonzero().flatten().tolist()
         if dead:
             remedy = "An untrained fusion must keep some of every view, as `start` says"
             breach(f"of {number} views, no gradient reaches view {dead[0]}", remedy)
@@ -155,12 +156,3 @@ def _fusion(plugin: Fusion, number: int) -> tuple[nn.Module, Tensor, int]:
 def _weights(module: nn.Module, views: Tensor) -> Tensor:
     weigh: Any = module.weights
     return weigh(views)
-
-
-def _gradient(output: Tensor, views: Tensor) -> Tensor:
-    """Of some sum of the output; zero where none arrives."""
-    if not output.requires_grad:
-        return torch.zeros_like(views)
-    torch.manual_seed(1)
-    (found,) = torch.autograd.grad((output * torch.randn_like(output)).sum(), views, allow_unused=True)
-    return torch.zeros_like(views) if found is None else found

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from newsfuse.plugin import Embedder, Encoder, Fusion, Plugin, UserEncoder
-from newsfuse.registry import FOLDERS
+from newsfuse.registry import noun
 from newsfuse.testing import embedders, encoders, fusions, user_encoders
 from newsfuse.testing.contract import Check, ContractError, Result, examine, require
 
@@ -58,11 +58,6 @@ def title(plugin: Plugin) -> str:
 def kind_of(plugin: Plugin) -> type[Plugin]:
     """Which of the four it is."""
     return next(each for each in CHECKS if isinstance(plugin, each))
-
-
-def noun(of: type[Plugin]) -> str:
-    """Such as "user encoder"."""
-    return FOLDERS[of].removesuffix("s").replace("_", " ")
 
 
 def _check(plugin: Plugin, wanted: type[Plugin]) -> None:

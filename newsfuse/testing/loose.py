@@ -1,7 +1,5 @@
 """A plugin file that lies in no project: all that it offers."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pluggy
@@ -12,7 +10,7 @@ from newsfuse.errors import PluginError
 from newsfuse.offers import offers
 from newsfuse.packages import GROUP
 from newsfuse.plugin import Plugin
-from newsfuse.registry import FOLDERS
+from newsfuse.registry import FOLDERS, import_file
 
 
 def loose(path: Path) -> list[Plugin]:
@@ -20,7 +18,8 @@ def loose(path: Path) -> list[Plugin]:
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     with blame(str(path)):
-        manager.register(_imported(path))
+        # not the stem alone: the file may be called as a module of Python is
+        manager.register(import_file(path, f"{__name__}.{path.stem}"))
         manager.check_pending()
     plugins = [
         plugin
@@ -33,15 +32,3 @@ def loose(path: Path) -> list[Plugin]:
         message = f"{path}: offers no plugin. Mark one of the functions {hooks} with @newsfuse.hookimpl"
         raise PluginError(message)
     return plugins
-
-
-def _imported(path: Path) -> object:
-    name = f"{__name__}.{path.stem}"  # not the stem alone: the file may be called as a module of Python is
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        message = "is no Python file"
-        raise ImportError(message)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their own module up there
-    spec.loader.exec_module(module)
-    return module

@@ -105,6 +105,15 @@ def require_gradients(module: nn.Module, *inputs: Tensor) -> None:
         breach(f"no gradient reaches {', '.join(missed)} in {STEPS} steps", remedy)
 
 
+def gradient(output: Tensor, inputs: Tensor) -> Tensor:
+    """Of some sum of the output, with respect to the inputs; zero where none arrives."""
+    if not output.requires_grad:
+        return torch.zeros_like(inputs)
+    torch.manual_seed(1)
+    (found,) = torch.autograd.grad((output * torch.randn_like(output)).sum(), inputs, allow_unused=True)
+    return torch.zeros_like(inputs) if found is None else found
+
+
 def require_same_after_saving(first: nn.Module, second: nn.Module, *inputs: Tensor) -> None:
     """`second`, built anew and given the weights of `first`, does what `first` does: they are all that is kept."""
     load_strictly(second, load(packed(stirred(first).state_dict())))

@@ -7,6 +7,7 @@ from newsfuse.plugin import UserEncoder
 from newsfuse.testing import settings
 from newsfuse.testing.contract import Check, breach
 from newsfuse.testing.modules import (
+    gradient,
     require_close,
     require_finite,
     require_gradients,
@@ -45,7 +46,7 @@ def every_number_is_finite(plugin: UserEncoder) -> None:
     for when, working in (("untrained", module.train()), ("with other weights", stirred(module))):
         output = working(history, clicked)
         require_finite(output, f"the output {when}")
-        require_finite(_gradient(output, history), f"the gradient {when}")
+        require_finite(gradient(output, history), f"the gradient {when}")
 
 
 def one_user_is_a_batch_too(plugin: UserEncoder) -> None:
@@ -76,8 +77,8 @@ def unclicked_cells_mean_nothing(plugin: UserEncoder) -> None:
 def clicks_mean_something(plugin: UserEncoder) -> None:
     """Every click gets a gradient, and no other cell does."""
     module, history, clicked = _user_encoder(plugin)
-    gradient = _gradient(stirred(module)(history.requires_grad_(), clicked), history)
-    reached = gradient.any(dim=2)
+    found = gradient(stirred(module)(history.requires_grad_(), clicked), history)
+    reached = found.any(dim=2)
     if (clicked & ~reached).any():
         breach("some clicks change nothing", "Let every clicked article have a part in the user")
     if (reached & ~clicked).any():
@@ -132,12 +133,3 @@ def _user_encoder(plugin: UserEncoder, clicks: int = HISTORY) -> tuple[nn.Module
     module = _build(plugin)
     counts = torch.linspace(1, clicks, ROWS).long()
     return module, torch.randn(ROWS, clicks, DIM), torch.arange(clicks) < counts[:, None]
-
-
-def _gradient(output: Tensor, history: Tensor) -> Tensor:
-    """Of some sum of the output; zero where none arrives."""
-    if not output.requires_grad:
-        return torch.zeros_like(history)
-    torch.manual_seed(1)
-    (found,) = torch.autograd.grad((output * torch.randn_like(output)).sum(), history, allow_unused=True)
-    return torch.zeros_like(history) if found is None else found
