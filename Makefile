@@ -1,4 +1,5 @@
 # make run: set up, run the pipeline, show the metrics.   make test: set up, run the tests.
+# make audit: known vulnerabilities of all dependencies.   make sbom: what is installed, as CycloneDX, in sbom.json.
 # TORCH=cuda installs the CUDA build of PyTorch; PYTHON=... chooses the Python (3.11 installs everything).
 
 TORCH ?= cpu
@@ -6,6 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # every path is relative: make cannot handle spaces in absolute ones
 BIN = .venv/bin
+SECURITY = .venv/security
 READY = .venv/installed-$(TORCH)
 INDEX_cpu = --extra-index-url https://download.pytorch.org/whl/cpu
 INDEX_cuda =
@@ -14,11 +16,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # stages are run as `python`, which must be the one of .venv
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test lint install clean
+.PHONY: run check-lock test lint audit sbom install clean
 
 run: install
 	dvc repro
 	dvc metrics show --md metrics/evaluate/metrics.json
+
+# after make run: whether this machine made what the committed dvc.lock says (docs/determinism.md)
+check-lock: install
+	python scripts/check_lock.py
 
 test: install
 	python -m pytest
@@ -30,6 +36,21 @@ lint: install
 	lint-imports
 	deptry .
 	vulture
+	hadolint Dockerfile
+
+audit: $(SECURITY)/installed
+	$(SECURITY)/bin/python scripts/audit.py
+
+# no time and no random number in it: same environment, same bytes
+sbom: install $(SECURITY)/installed
+	$(SECURITY)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o .sbom.json.draft
+	mv .sbom.json.draft sbom.json
+
+# an environment of their own: what they need is not what is looked at
+$(SECURITY)/installed: scripts/security.txt
+	"$(PYTHON)" -m venv --clear $(SECURITY)
+	$(SECURITY)/bin/python -m pip install -q -r scripts/security.txt
+	touch $@
 
 install: $(READY)
 

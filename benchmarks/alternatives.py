@@ -29,8 +29,10 @@ from newsfuse.bootstrap import Estimate, bootstrap, holm
 from newsfuse.device import seed_everything
 from newsfuse.embeddings import Embeddings
 from newsfuse.entities import read_vectors
+from newsfuse.epochs import Epoch
 from newsfuse.graph import build
 from newsfuse.learning import Learner
+from newsfuse.losses import Loss
 from newsfuse.news import News
 from newsfuse.params import Params, Train, load, options
 from newsfuse.plugin import Embedder
@@ -39,7 +41,7 @@ from newsfuse.recommender import SCALE, Recommender
 from newsfuse.registry import Registry
 from newsfuse.scoring import score
 from newsfuse.split import split
-from newsfuse.training import Epoch, Trainer
+from newsfuse.training import Trainer
 from newsfuse.verdict import chance, signed
 from newsfuse.vocabularies import Vocabularies
 from newsfuse.words import Words
@@ -50,7 +52,7 @@ PAIRS = 1 << 14
 METRICS = ("auc", "ndcg10")
 
 
-class Pairwise(nn.Module):
+class Pairwise(Loss):
     """The click against each other article, by how far it is ahead of it."""
 
     def __init__(self, of_margin: Callable[[Tensor], Tensor]) -> None:
@@ -77,12 +79,12 @@ def hinge() -> Pairwise:
 class Student(Learner):
     """A Learner with another loss."""
 
-    def __init__(self, loss: Callable[[], nn.Module], learner: Learner) -> None:
+    def __init__(self, loss: Callable[[], Loss], learner: Learner) -> None:
         """In place of `learner`, which has taught nothing yet."""
         vars(self).update(vars(learner))
         self.loss = loss
 
-    def _loss(self) -> nn.Module:
+    def _lost(self) -> Loss:
         return self.loss()
 
 
@@ -190,7 +192,7 @@ class Scored(Recommender):
 class Alternative:
     """The default, but for one thing."""
 
-    loss: Callable[[], nn.Module] | None = None
+    loss: Callable[[], Loss] | None = None
     train: Mapping[str, Any] = field(default_factory=dict)
     """Settings of params.yaml's `train`."""
     scorer: Callable[[Recommender], nn.Module] | None = None

@@ -180,9 +180,8 @@ def useful_operations(case: Subject) -> float:
     """Of a click, on average over COUNTED batches."""
     settings, model = case.params.train, case.model().train()
     lessons = Clicks.of(case.lessons)
-    rng = np.random.default_rng(0)
     total, clicks = 0.0, 0
-    batches = lessons.batches(settings.batch_size, negatives=settings.negatives, history=case.history, rng=rng)
+    batches = lessons.batches(settings.batch_size, negatives=settings.negatives, history=case.history, key=0)
     for batch, _ in zip(batches, range(COUNTED), strict=False):
         total, clicks = total + useful(model, batch), clicks + len(batch.history)
     return total / clicks

@@ -122,7 +122,9 @@ class Artifacts:
         if self.embeddings:
             tables[Need.EMBEDDINGS] = torch.from_numpy(self.embeddings.of(news.ids, files))
         if self.graph:
-            tables[Need.GRAPH] = news_graph.tensors(self.graph, news.ids, known.graph_entities, known.graph_categories)
+            tables[Need.GRAPH] = news_graph.tensors(
+                self.graph, news.ids, known.graph_entities, known.graph_categories, files
+            )
         if self.texts:
             tables[Need.TEXTS] = Texts(*(tuple(news.frame[column]) for column in ("title", "abstract")))
         return Inputs(len(news), tables)

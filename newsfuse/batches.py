@@ -1,10 +1,12 @@
 """Training batches, assembled from flat arrays by array operations alone."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -12,13 +14,31 @@ import torch
 from torch import Tensor
 
 from newsfuse.behaviors import Behaviors
+from newsfuse.chance import below, mixed
 from newsfuse.csr import gather, lengths, offsets, owners
 
 WINDOW = 64
 """Batches whose clicks are sorted by the length of the history: enough for batches without padding, few enough that
 which clicks meet in a batch is still a matter of chance."""
+HELD = -1
+"""What the click that is held out is drawn by; articles beside it are drawn by their column."""
 AHEAD = 4
 """Batches that are ready before the model asks for them."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of every batch, which clicks a process learns from, where several share the work."""
+
+    number: int = 0
+    of: int = 1
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Every `of`-th of the rows: of a batch in which like stands beside like, parts are alike. May be none."""
+        return rows[self.number :: self.of]
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -35,18 +55,26 @@ class Batch:
     """int64 (B, C): positions in `news`; column 0 is the clicked article."""
     shown: Tensor
     """bool (B, C): which cells of `candidates` are articles, for clicks with few unclicked articles."""
+    idle: bool = False
+    """Whether its click is there to keep step with other processes alone, and nothing is to be learned from it."""
 
     @classmethod
     def of(cls, read: np.ndarray, clicked: np.ndarray, candidates: np.ndarray, shown: np.ndarray) -> "Batch":
         """From article rows: `read` (B, H), and `candidates` (B, C), which have a click in column 0."""
         news, positions = numbered(np.concatenate([read, candidates], axis=1))
         width = read.shape[1]
-        arrays = (news, positions[:, :width], clicked, positions[:, width:], shown)
-        return cls(*map(torch.from_numpy, arrays))
+        history, candidates = positions[:, :width], positions[:, width:]
+        given = torch.from_numpy
+        return cls(given(news), given(history), given(clicked), given(candidates), given(shown))
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        behaviour = moved(self.history), moved(self.clicked)
+        return Batch(moved(self.news), *behaviour, moved(self.candidates), moved(self.shown), self.idle)
 
 
 class Lessons(Protocol):
@@ -54,8 +82,17 @@ class Lessons(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, size: int, *, negatives: int, history: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """Every click once, `size` at a time."""
+    def batches(
+        self, size: int, *, negatives: int, history: int, key: int, part: Part = WHOLE, start: int = 0
+    ) -> Iterator[Batch]:
+        """Every click once, `size` at a time, from batch number `start` on; of each batch one part.
+
+        `key` (see newsfuse.chance) decides all that is left to chance: with it, batches are the same wherever and
+        however often they are asked for, and a click has the same articles beside it in whatever part it is.
+        """
+
+    def longest(self, size: int, *, negatives: int, history: int) -> Batch:
+        """A batch as large as any of this size: of the clicks, or all if they are fewer, with the longest histories."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +122,39 @@ class Clicks:
     def __len__(self) -> int:
         return len(self.impression)
 
-    def batches(self, size: int, *, negatives: int, history: int, rng: np.random.Generator) -> Iterator[Batch]:
+    def batches(
+        self, size: int, *, negatives: int, history: int, key: int, part: Part = WHOLE, start: int = 0
+    ) -> Iterator[Batch]:
         """All clicks once, in random order, `size` at a time, those of a batch with histories of like length."""
-        counts = lengths(self.behaviors.history_offsets)[self.behaviors.history[self.impression]]
-        for clicks in shuffled(np.minimum(counts, history), size, rng):
-            yield self.batch(clicks, negatives=negatives, history=history, rng=rng)
+        assemble = partial(self.batch, negatives=negatives, history=history, key=key)
+        return assembled(self.order(size, history, key), part, start, assemble)
 
-    def batch(self, clicks: np.ndarray, *, negatives: int, history: int, rng: np.random.Generator) -> Batch:
+    def longest(self, size: int, *, negatives: int, history: int) -> Batch:
+        """See Lessons."""
+        return self.batch(_longest(self.read(history), size), negatives=negatives, history=history, key=0)
+
+    def order(self, size: int, history: int, key: int) -> Iterator[np.ndarray]:
+        """Row numbers of all clicks once, int64, a batch at a time."""
+        return shuffled(self.read(history), size, key)
+
+    def read(self, history: int) -> np.ndarray:
+        """int (clicks,): how many of the latest `history` clicks the user of each has."""
+        counts = lengths(self.behaviors.history_offsets)[self.behaviors.history[self.impression]]
+        return np.minimum(counts, history)
+
+    def batch(self, clicks: np.ndarray, *, negatives: int, history: int, key: int) -> Batch:
         """The batch of these clicks (row numbers, (B,)), each with up to `negatives` unclicked articles."""
         impressions = self.impression[clicks]
-        drawn, shown = self._draw(impressions, negatives, rng)
+        drawn, shown = self._draw(clicks, negatives, key)
         read, clicked = recent(self.behaviors, self.behaviors.history[impressions], history)
         candidates = np.column_stack([self.news[clicks], drawn])
         return Batch.of(read, clicked, candidates, np.insert(shown, 0, values=True, axis=1))
 
-    def _draw(self, impressions: np.ndarray, negatives: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, clicks: np.ndarray, negatives: int, key: int) -> tuple[np.ndarray, np.ndarray]:
         """Unclicked articles (B, negatives) without repetition, and which cells hold one."""
+        impressions = self.impression[clicks]
         counts = lengths(self.unclicked_offsets)[impressions]
-        picks = distinct(counts, negatives, rng)
+        picks = distinct(counts, negatives, key, clicks)
         shown = picks >= 0
         return self.unclicked_news[self.unclicked_offsets[impressions][:, None] + np.where(shown, picks, 0)], shown
 
@@ -134,18 +186,32 @@ class Histories:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def batches(self, size: int, *, negatives: int, history: int, rng: np.random.Generator) -> Iterator[Batch]:
+    def batches(
+        self, size: int, *, negatives: int, history: int, key: int, part: Part = WHOLE, start: int = 0
+    ) -> Iterator[Batch]:
         """A click of each history, in random order, `size` at a time, those of a batch with as much before them."""
-        before = np.floor(rng.random(len(self)) * (lengths(self.offsets) - 1)).astype(np.int64) + 1
-        for rows in shuffled(np.minimum(before, history), size, rng):
-            yield self._batch(self.offsets[rows], before[rows], negatives=negatives, history=history, rng=rng)
+        before = self.before(key)
+        assemble = partial(self.batch, before=before, negatives=negatives, history=history, key=key)
+        return assembled(shuffled(np.minimum(before, history), size, key), part, start, assemble)
 
-    def _batch(
-        self, starts: np.ndarray, before: np.ndarray, *, negatives: int, history: int, rng: np.random.Generator
-    ) -> Batch:
-        held = self.news[starts + before]
-        read, clicked = latest(self.news, starts, starts + before, history)
-        drawn = self.news[rng.integers(len(self.news), size=(len(starts), negatives))]
+    def longest(self, size: int, *, negatives: int, history: int) -> Batch:
+        """See Lessons."""
+        before = lengths(self.offsets) - 1
+        rows = _longest(np.minimum(before, history), size)
+        return self.batch(rows, before=before, negatives=negatives, history=history, key=0)
+
+    def before(self, key: int) -> np.ndarray:
+        """int64 (histories,): how many clicks of each come before the one that is held out, at least one."""
+        return below(mixed(key, HELD), np.arange(len(self)), lengths(self.offsets) - 1) + 1
+
+    def batch(self, rows: np.ndarray, *, before: np.ndarray, negatives: int, history: int, key: int) -> Batch:
+        """The batch of these histories (row numbers, (B,)); `before` as above."""
+        starts = self.offsets[rows]
+        ends = starts + before[rows]
+        held = self.news[ends]
+        read, clicked = latest(self.news, starts, ends, history)
+        columns = [below(mixed(key, column), rows, len(self.news)) for column in range(negatives)]
+        drawn = self.news[np.stack(columns, axis=1)]
         candidates = np.column_stack([held, drawn])
         # an article that this user read is no example of what he or she passes by
         shown = (drawn != held[:, None]) & ~((drawn[:, :, None] == read[:, None, :]) & clicked[:, None, :]).any(axis=2)
@@ -166,12 +232,22 @@ def prefetched(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
         yield one_after_the_other()
 
 
-def shuffled(lengths: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def assembled(
+    order: Iterator[np.ndarray], part: Part, start: int, assemble: Callable[[np.ndarray], Batch]
+) -> Iterator[Batch]:
+    """A part of each batch of rows, from number `start` on; where it has none, an idle batch."""
+    for rows in islice(order, start, None):
+        own = part.take(rows)
+        yield assemble(own) if len(own) else replace(assemble(rows[:1]), idle=True)
+
+
+def shuffled(lengths: np.ndarray, size: int, key: int) -> Iterator[np.ndarray]:
     """0 ... n - 1 once, `size` at a time (the last may be smaller), at random, but those of a batch of like length.
 
     Within each WINDOW batches of a random order numbers are sorted by `lengths` (n,), and then the batches are
     shuffled: otherwise most of what is computed would be padding.
     """
+    rng = np.random.default_rng(key)
     order = rng.permutation(len(lengths))
     windows = (order[start : start + WINDOW * size] for start in range(0, len(order), WINDOW * size))
     order = np.concatenate([order[:0], *(window[np.argsort(lengths[window], kind="stable")] for window in windows)])
@@ -193,8 +269,10 @@ def numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return distinct.astype(np.int64), table[flat].reshape(values.shape)
 
 
-def distinct(counts: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """int64 (B, k): for each row k distinct numbers below counts[row], uniformly; -1 past the counts[row]-th.
+def distinct(counts: np.ndarray, k: int, key: int, rows: np.ndarray) -> np.ndarray:
+    """int64 (B, k): for each row k distinct numbers below its count, uniformly; -1 past the count-th.
+
+    `counts` and `rows`, which tell what is drawn for (see newsfuse.chance): int64 (B,).
 
     The j-th number is drawn among the counts - j that are left, and then counted past the earlier
     ones in ascending order: one pass per column instead of a shuffle per row.
@@ -202,7 +280,7 @@ def distinct(counts: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray
     picks = np.full((len(counts), k), -1, dtype=np.int64)
     for column in range(k):
         left = np.maximum(counts - column, 0)
-        pick = np.floor(rng.random(len(counts)) * left).astype(np.int64)
+        pick = below(mixed(key, column), rows, left)
         for earlier in np.sort(picks[:, :column], axis=1).T:
             pick += (pick >= earlier) & (earlier >= 0)
         picks[:, column] = np.where(left > 0, pick, -1)
@@ -228,3 +306,8 @@ def latest(news: np.ndarray, starts: np.ndarray, ends: np.ndarray, most: int) ->
     cells = np.where(clicked, last - back, np.where(counts > 0, last[:, 0], -1)[:, None])
     some = news if len(news) else np.zeros(1, dtype=np.int32)
     return some[np.maximum(cells, 0)].astype(np.int64), clicked  # cell -1: no click at all
+
+
+def _longest(counts: np.ndarray, size: int) -> np.ndarray:
+    """int64 (size,), or fewer: where the largest of the counts are."""
+    return np.argsort(-counts, kind="stable")[:size]

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from newsfuse.csr import gather, lengths, offsets
+from newsfuse.errors import DataError
 from newsfuse.news import News
 from newsfuse.parsed import Parsed
 from newsfuse.shelf import parsed_behaviors
@@ -66,6 +67,11 @@ class Behaviors:
         return behaviors
 
     @classmethod
+    def of(cls, parsed: Parsed, news: News) -> "Behaviors":
+        """The impressions of a file that has been read, by the rows of `news`."""
+        return _of(parsed, news)[0]
+
+    @classmethod
     def parts(
         cls, path: Path, news: News, *, labelled: bool | None = True, impressions: int = PART
     ) -> Iterator["Behaviors"]:
@@ -83,6 +89,16 @@ class Behaviors:
             unknown = unknown.plus(missing)
             yield behaviors
         unknown.warn(path)
+
+    def require_distinct(self, path: Path) -> None:
+        """Raise DataError where two impressions of the file have one id: what is predicted is told apart by it."""
+        again = self.impressions.is_first_distinct().not_()
+        if again.any():
+            row = int(again.arg_max() or 0)
+            found = f"impression id '{self.impressions[row]}' is there already"
+            line = int((self.impressions == self.impressions[row]).arg_max() or 0) + 1
+            message = f"{path}:{row + 1}: {found}, at line {line}; what is evaluated needs one for each impression"
+            raise DataError(message)
 
     def take(self, rows: np.ndarray) -> "Behaviors":
         """The impressions `rows` (int64), in that order; the histories are shared."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, contiguous_format
 
@@ -17,6 +18,7 @@ from newsfuse.registry import Registry
 from newsfuse.vocabularies import Vocabularies
 
 KIND = "train"
+AGAIN = f"Train it again: dvc repro --force --single-item {KIND}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Checkpoint:
     def read(cls, folder: Path) -> "Checkpoint":
         """What `write` wrote, verified. Raises IntegrityError."""
         settings = verified(folder, kind=KIND)
-        weights = load_file(folder / "weights.safetensors")
+        weights = _weights(folder / "weights.safetensors")
         return cls(Architecture.from_json(settings["architecture"]), Vocabularies.read(folder), weights)
 
     def model(self, registry: Registry, inputs: Inputs) -> Recommender:
@@ -47,10 +49,17 @@ class Checkpoint:
         try:
             model.load_state_dict(dict(self.weights))
         except RuntimeError as error:
-            again = f"Train it again: dvc repro --force --single-item {KIND}"
-            message = f"the model's weights do not fit its plugins ({error}). {again}"
+            message = f"the model's weights do not fit its plugins ({error}). {AGAIN}"
             raise IntegrityError(message) from error
         return model
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        message = f"{path}: no weights that newsfuse reads ({error}). {AGAIN}"
+        raise IntegrityError(message) from error
 
 
 def packed(weights: Mapping[str, Tensor]) -> bytes:

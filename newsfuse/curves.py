@@ -1,15 +1,17 @@
 """Training curves: DVCLive writes them, TensorBoard too where that is wanted, the terminal shows them."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from dvclive.live import Live
 
+from newsfuse.artifact import unwritten
+from newsfuse.epochs import Epoch
 from newsfuse.tensorboard import TensorBoard
-from newsfuse.training import Epoch
 
 log = logging.getLogger(__name__)
 
@@ -31,24 +33,36 @@ class DVCLive:
     """A folder with a tsv file per curve, which DVC plots, and their last values in metrics.json. Steps are epochs."""
 
     def __init__(self, folder: Path) -> None:
-        # without dvcyaml=None and save_dvc_exp=False DVCLive rewrites dvc.yaml and saves an experiment by itself
-        self.live = Live(str(folder), dvcyaml=None, save_dvc_exp=False)
+        self.folder = folder
+        with self._told():
+            # without dvcyaml=None and save_dvc_exp=False DVCLive rewrites dvc.yaml and saves an experiment by itself
+            self.live = Live(str(folder), dvcyaml=None, save_dvc_exp=False)
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        """A point of each curve."""
-        self.live.step = epoch
-        for name, value in values.items():
-            self.live.log_metric(name, value)
-        self.live.next_step()
+        """A point of each curve. Raises StorageError, as all of this class."""
+        with self._told():
+            self.live.step = epoch
+            for name, value in values.items():
+                self.live.log_metric(name, value)
+            self.live.next_step()
 
     def summarise(self, **values: object) -> None:
         """Beside the last values in metrics.json."""
-        self.live.summary.update(values)
-        self.live.make_summary()
+        with self._told():
+            self.live.summary.update(values)
+            self.live.make_summary()
 
     def close(self) -> None:
         """Write what is left."""
-        self.live.end()
+        with self._told():
+            self.live.end()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # of a full disk, DVCLive's does not say which file
+            raise unwritten(self.folder, error, "No model was written") from error
 
 
 class Curves:
@@ -58,11 +72,14 @@ class Curves:
     run look different from the last, in dvc.lock and to later stages. See docs/decisions.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Raises ParamsError where TensorBoard is wanted and not installed."""
-        wanted: list[Sink] = list(TensorBoard.wanted())  # first: DVCLive removes the curves that are there
-        self.live = DVCLive(folder / "train")
-        self.train, self.speed = [self.live, *wanted], [DVCLive(folder / "speed"), *wanted]
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        """`writes`: False where another process of the team does. Raises ParamsError where TensorBoard is missing."""
+        self.live: DVCLive | None = None
+        self.train, self.speed = list[Sink](), list[Sink]()
+        if writes:
+            wanted: list[Sink] = list(TensorBoard.wanted())  # first: DVCLive removes the curves that are there
+            self.live = DVCLive(folder / "train")
+            self.train, self.speed = [self.live, *wanted], [DVCLive(folder / "speed"), *wanted]
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +100,8 @@ class Curves:
 
     def best(self, epoch: Epoch) -> None:
         """Which epoch's weights are kept, beside the last values in metrics.json."""
-        self.live.summarise(best={"epoch": epoch.number, "validation_auc": epoch.validation_auc})
+        if self.live:
+            self.live.summarise(best={"epoch": epoch.number, "validation_auc": epoch.validation_auc})
         log.info("best on validation: epoch %d, AUC %.4f", epoch.number, epoch.validation_auc)
 
 

@@ -1,10 +1,11 @@
 """A step against the gradient: AdamW, its learning rate, and gradients that are clipped together."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from newsfuse.params import Train
 
@@ -15,25 +16,41 @@ TINY = 1e-6
 class Descent:
     """AdamW with a learning rate that falls to zero in a straight line."""
 
-    def __init__(self, model: nn.Module, settings: Train, steps: int) -> None:
-        self.gradients = Gradients(model)
+    def __init__(self, model: nn.Module, settings: Train, steps: int, *, sparse: bool = True) -> None:
+        """`sparse`: as of Gradients."""
+        self.gradients = Gradients(model, sparse=sparse)
+        self.parameters = list(model.parameters())
         # fused: one pass over the memory of an embedding table instead of ten
-        self.optimiser = AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-        self.schedule = LambdaLR(self.optimiser, lambda step: 1 - step / max(1, steps))
-        self.clip_norm = settings.clip_norm
+        self.optimiser = AdamW(self.parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        self.lr, self.steps, self.clip_norm = settings.lr, steps, settings.clip_norm
+        self.taken = 0
 
     @property
     def rate(self) -> float:
         """The learning rate now."""
-        return float(self.schedule.get_last_lr()[0])
+        return self.lr * (1 - self.taken / max(1, self.steps))
 
     def step(self, loss: Tensor) -> None:
         """Against the gradient of `loss`, its length at most `clip_norm`."""
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.gradients.clip(self.clip_norm)
+        (group,) = self.optimiser.param_groups
+        group["lr"] = self.rate
         self.optimiser.step()
-        self.schedule.step()
+        self.taken += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """What AdamW remembers of each parameter, by names of its own."""
+        kept = ((number, self.optimiser.state[each]) for number, each in enumerate(self.parameters))
+        return {f"{number}.{name}": value for number, values in kept for name, value in values.items()}
+
+    def resume(self, state: Mapping[str, Tensor], taken: int) -> None:
+        """Go on after `taken` steps, with the memory that `state` was then."""
+        for key, value in state.items():
+            number, name = key.split(".")
+            self.optimiser.state[self.parameters[int(number)]][name] = value
+        self.taken = taken
 
 
 class Gradients:
@@ -42,10 +59,11 @@ class Gradients:
     Otherwise torch makes a table of zeros at each step, which for 50,000 articles takes twice as long as AdamW.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, sparse: bool = True) -> None:
+        """`sparse`: whether tables have such gradients; those that processes exchange cannot be."""
         for module in model.modules():
             if isinstance(module, nn.Embedding):
-                module.sparse = True
+                module.sparse = sparse
         self.parameters = list(model.parameters())
         self.tables: dict[nn.Parameter, Tensor] = {}
         self.rows: dict[nn.Parameter, Tensor] = {}

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from newsfuse.artifact import flush
 from newsfuse.errors import DataError, ParamsError
-from newsfuse.fetching.archive import placing
+from newsfuse.fetching.archive import placing, require_modest
 from newsfuse.parquet import NUMBER, TEXT, TIME, batches, lists
 from newsfuse.terminal import show, tell
 from newsfuse.tracked import require_root, track
@@ -50,6 +50,8 @@ IMPRESSIONS = 1 << 17
 """Turned into text at once: 2 million candidates, .5 GB with what polars needs to join them."""
 USERS = 1 << 13
 """Whose histories are cut at once: of some 150 clicks each, a thousand at most."""
+MOST_MEMBERS, MOST_BYTES = 1000, 32 << 30
+"""Of a bundle's zip file, generously: parquet is packed already, so a bundle is hardly larger than its zip file."""
 
 
 @dataclass
@@ -107,6 +109,7 @@ def _unpack(bundle: Path, folder: Path) -> None:
     """Only the files that are read, under names of our own choice, whatever the others are called."""
     try:
         with zipfile.ZipFile(bundle) as archive:
+            require_modest(bundle, archive.infolist(), of="EB-NeRD", most_members=MOST_MEMBERS, most_bytes=MOST_BYTES)
             for member, path in _members(archive.namelist()).items():
                 (folder / path).parent.mkdir(exist_ok=True)
                 with archive.open(member) as source, (folder / path).open("wb") as target:

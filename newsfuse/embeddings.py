@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from newsfuse import arrays
 from newsfuse.artifact import verified, writing
 from newsfuse.blame import blame
 from newsfuse.errors import DataError, IntegrityError, PluginError
@@ -33,7 +34,7 @@ class Embeddings:
         """What `write` wrote, verified. Raises IntegrityError."""
         settings = verified(folder, kind=KIND)
         ids = Words.read(folder / "ids.txt")
-        vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        vectors = arrays.load(folder / "vectors.npy", mapped=True)
         if len(ids) != len(vectors):
             remedy = f"Make it again: dvc repro --force --single-item {KIND}"
             message = f"{folder}: {len(ids)} ids for {len(vectors)} vectors. {remedy}"
@@ -43,7 +44,7 @@ class Embeddings:
     def write(self, folder: Path, settings: Mapping[str, Any]) -> None:
         """`vectors.npy`, `ids.txt` (a news id a line, in the order of the rows) and the manifest."""
         with writing(folder, kind=KIND, settings=settings) as draft:
-            np.save(draft / "vectors.npy", self.vectors.astype(np.float32, copy=False), allow_pickle=False)
+            arrays.save(draft / "vectors.npy", self.vectors.astype(np.float32, copy=False))
             self.ids.write(draft / "ids.txt")
 
     def of(self, ids: pl.Series, files: Sequence[Path]) -> np.ndarray:

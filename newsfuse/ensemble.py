@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from newsfuse import csr
+from newsfuse import csr, parquet
 from newsfuse.artifact import MANIFEST, writing
 from newsfuse.errors import ParamsError
 from newsfuse.ranking import METRICS, ranks, unknown_last
@@ -93,7 +93,7 @@ def _warn(run: Run, standard: np.ndarray, before: dict[str, str]) -> None:
 def _write(folder: Path, run: Run, hashes: dict[str, str]) -> None:
     """What evaluate writes of a run; the manifest says which scores went into it."""
     with writing(folder, kind=KIND, settings={"runs": hashes}) as draft:
-        run.table.write_parquet(draft / SCORES)
+        parquet.write(draft / SCORES, run.table)
         order = ranks(unknown_last(run.scores), run.offsets)
         write_predictions(draft / "prediction.txt", run.impressions, order, run.offsets)
 

@@ -1,7 +1,8 @@
 """Entities of articles, and the vectors that MIND's entity_embedding.vec has for them."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -10,8 +11,10 @@ import numpy as np
 import polars as pl
 
 from newsfuse.errors import DataError
+from newsfuse.tsv import opened
 from newsfuse.words import Words
 
+FILE = "entity_embedding.vec"
 COLUMNS = ("title_entities", "abstract_entities")
 # inside valid JSON an unescaped quote always ends a string, so this never matches text that talks about ids
 WIKIDATA = r'"WikidataId"\s*:\s*"([^"\\\s]+)"'
@@ -50,6 +53,11 @@ def entity_links(news: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     pairs = lists.filter(readable).select("article", matches).explode("entity").drop_nulls()
     pairs = pairs.with_columns(pl.col("entity").str.extract(WIKIDATA)).unique().sort("article", "entity")
     return pairs, lists.filter(~readable)["article"].n_unique()
+
+
+def vector_files(splits: Iterable[Path]) -> list[Path]:
+    """The file with vectors of each folder that has one. A link that leads nowhere is one, which reading refuses."""
+    return [path for split in splits if os.path.lexists(path := split / FILE)]
 
 
 def read_vectors(*paths: Path) -> Vectors:
@@ -93,11 +101,8 @@ def _read(path: Path) -> pl.DataFrame:
 
 def _text(path: Path) -> bytes:
     """The file's bytes without the tab that MIND puts at the end of each line."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror}"
-        raise DataError(message) from error
+    with opened(path) as file:
+        text = file.read()
     if not text.strip():
         message = f"{path}:1: the file is empty; expected a Wikidata id and its numbers on each line"
         raise DataError(message)

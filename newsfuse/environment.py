@@ -35,6 +35,8 @@ class Environment(BaseModel):
     """How long an answer may take. The OpenAI client's own 600 s would look like a hang."""
     cache_mb: int = Field(default=2000, ge=0)
     """What parsed copies of behaviors.tsv may take under .newsfuse/parsed, in megabytes; 0: none are kept."""
+    bookmark_minutes: float = Field(default=10.0, ge=0)
+    """After how long training keeps where it is in the middle of an epoch; 0: at the end of epochs alone."""
     tensorboard: Path | None = None
     """Where training writes its curves for TensorBoard too; a relative path counts from the root of the DVC project."""
     mirror: str | None = None

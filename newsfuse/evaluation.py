@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from newsfuse import csr
+from newsfuse import csr, parquet
 from newsfuse.artifact import writing
 from newsfuse.behaviors import Behaviors
 from newsfuse.ranking import METRICS, Ranking, is_constant, pooled_auc, ranking, ranks, subset, unknown_last
@@ -124,8 +124,8 @@ class Evaluation:
         """`scores.parquet`, a row per candidate, MIND's submission, `prediction.txt`, and `articles.parquet`."""
         offsets = self.behaviors.candidate_offsets
         with writing(folder, kind=KIND, settings=settings) as draft:
-            self.table.write_parquet(draft / "scores.parquet")
-            articles.write_parquet(draft / "articles.parquet")
+            parquet.write(draft / "scores.parquet", self.table)
+            parquet.write(draft / "articles.parquet", articles)
             write_predictions(
                 draft / "prediction.txt", self.behaviors.impressions, ranks(self.full_scores, offsets), offsets
             )

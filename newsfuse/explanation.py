@@ -51,7 +51,7 @@ class Explanation:
         return weights | {f"lost_{encoder}": lost for encoder, lost in defined["encoder", "auc_lost"].iter_rows()}
 
     def write(self, folder: Path) -> None:
-        """`weights.csv` and `lost.csv`, for DVC to draw. Raises OSError."""
+        """`weights.csv` and `lost.csv`, for DVC to draw. Raises StorageError."""
         for name, table in (("weights", self.weights), ("lost", self.lost)):
             write_csv(folder / f"{name}.csv", table)
 

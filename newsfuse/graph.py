@@ -10,17 +10,20 @@ import numpy as np
 import polars as pl
 import torch
 
-from newsfuse import artifact
+from newsfuse import arrays, artifact
 from newsfuse.csr import gather, lengths, offsets
 from newsfuse.entities import Vectors, entity_links
-from newsfuse.errors import IntegrityError
+from newsfuse.errors import DataError
 from newsfuse.inputs import Graph, Neighbours, Vocabulary
+from newsfuse.tsv import places
 from newsfuse.words import Words
 
 RELATIONS = ("entity", "category", "co_click")
 KIND = "graph"
 ARRAYS = "graph.npz"
 NODES = ("articles", "entities", "categories")
+FIRST = 3
+"""How many unknown articles an error message names."""
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +84,9 @@ def build(news: pl.DataFrame, vectors: Vectors, co_clicks: np.ndarray, relations
 def write(graph: NewsGraph, folder: Path, settings: Mapping[str, Any]) -> None:
     """Put the graph into `folder`: plain arrays, and a text file per kind of node. Same graph, same bytes."""
     # numpy dates the members of an npz 1 January 1980, so the archive has no time in it (tested)
-    arrays = {f"edges_{relation}": pairs for relation, pairs in sorted(graph.edges.items())}
+    edges = {f"edges_{relation}": pairs for relation, pairs in sorted(graph.edges.items())}
     with artifact.writing(folder, kind=KIND, settings=settings) as draft:
-        np.savez(draft / ARRAYS, entity_vectors=graph.entity_vectors, **arrays, allow_pickle=False)
+        arrays.save_all(draft / ARRAYS, {"entity_vectors": graph.entity_vectors, **edges})
         for kind in NODES:
             getattr(graph, kind).write(draft / f"{kind}.txt")
 
@@ -92,18 +95,21 @@ def read(folder: Path) -> NewsGraph:
     """What `write` wrote. Raises IntegrityError for a damaged or incomplete folder."""
     artifact.verified(folder, kind=KIND)
     articles, entities, categories = (Words.read(folder / f"{kind}.txt") for kind in NODES)
-    with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
-        edges = {name.removeprefix("edges_"): arrays[name] for name in arrays.files if name.startswith("edges_")}
-        return NewsGraph(articles, entities, categories, edges, arrays["entity_vectors"])
+    found = arrays.load_all(folder / ARRAYS, needed="entity_vectors")
+    edges = {name.removeprefix("edges_"): pairs for name, pairs in found.items() if name.startswith("edges_")}
+    return NewsGraph(articles, entities, categories, edges, found["entity_vectors"])
 
 
-def vocabularies(graph: NewsGraph, ids: pl.Series) -> tuple[Words, Words]:
-    """The entities and categories that the articles `ids` are linked to: what training on them knows."""
-    part = _part(graph, ids)
+def vocabularies(graph: NewsGraph, ids: pl.Series, files: Sequence[Path] = ()) -> tuple[Words, Words]:
+    """The entities and categories that the articles `ids` are linked to: what training on them knows.
+
+    Raises DataError as `tensors` does.
+    """
+    part = _part(graph, ids, files)
     return Words(graph.entities.words.gather(part.entities)), Words(graph.categories.words.gather(part.categories))
 
 
-def tensors(graph: NewsGraph, ids: pl.Series, entities: Words, categories: Words) -> Graph:
+def tensors(graph: NewsGraph, ids: pl.Series, entities: Words, categories: Words, files: Sequence[Path] = ()) -> Graph:
     """The part of the graph that the articles `ids` see, as tensors; node i is article `ids[i]`.
 
     Other articles are left out with their edges, and so are entities and categories that none of
@@ -112,9 +118,10 @@ def tensors(graph: NewsGraph, ids: pl.Series, entities: Words, categories: Words
     Relations: "entity>article" (articles hear entities), "article>entity", "category>article",
     "article>category", and "co_click" (articles hear articles, both ways).
 
-    Raises IntegrityError if the graph does not know one of `ids`.
+    Raises DataError when the graph does not know some of `ids`, naming the first ones and where in the news `files`
+    they stand.
     """
-    part = _part(graph, ids)
+    part = _part(graph, ids, files)
     return Graph(
         relations=_relations(part, len(ids)),
         n_articles=len(ids),
@@ -133,9 +140,9 @@ class _Part:
     categories: np.ndarray
 
 
-def _part(graph: NewsGraph, ids: pl.Series) -> _Part:
+def _part(graph: NewsGraph, ids: pl.Series, files: Sequence[Path]) -> _Part:
     place = np.full(len(graph.articles), -1)
-    place[_rows(graph, ids)] = np.arange(len(ids))
+    place[_rows(graph, ids, files)] = np.arange(len(ids))
     edges, linked = {}, dict.fromkeys(("entity", "category"), np.zeros(0, dtype=np.int64))
     for name, (articles, others) in graph.edges.items():
         if name == "co_click":
@@ -147,17 +154,18 @@ def _part(graph: NewsGraph, ids: pl.Series) -> _Part:
     return _Part(edges, linked["entity"], linked["category"])
 
 
-def _rows(graph: NewsGraph, ids: pl.Series) -> np.ndarray:
+def _rows(graph: NewsGraph, ids: pl.Series, files: Sequence[Path]) -> np.ndarray:
     rows = graph.articles.numbers(ids) - 1
-    if (rows < 0).any():
-        unknown = ids.filter(pl.Series(rows < 0))
-        some = ", ".join(unknown.head(3))
-        message = (
-            f"the news graph does not know {len(unknown)} of {len(ids)} articles (such as {some}): "
-            "it was made from other news files. Make it again: dvc repro graph"
-        )
-        raise IntegrityError(message)
+    if len(unknown := ids.filter(rows < 0)):
+        raise DataError(_unknown(unknown, len(ids), files))
     return rows
+
+
+def _unknown(ids: pl.Series, n: int, files: Sequence[Path]) -> str:
+    first = ids.head(FIRST)
+    some = ", ".join(place for news_id in first for place in places(news_id, files)) or ", ".join(first)
+    cause = "it is older than the news. Make it: dvc repro graph (without `frozen: true` in dvc.yaml)"
+    return f"the news graph does not know {len(ids)} of {n} articles, first {some}: {cause}"
 
 
 def _kept(articles: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -24,6 +24,8 @@ class News:
 
     frame: pl.DataFrame
     """A row per article with COLUMNS, all text."""
+    files: tuple[Path, ...] = ()
+    """Where they were read, for error messages."""
 
     @classmethod
     def read(cls, *paths: Path) -> "News":
@@ -35,7 +37,7 @@ class News:
         rows = pl.concat(files).unique("id", keep="first", maintain_order=True)
         if differing := len(pl.concat(files).unique()) - len(rows):
             log.warning("%s: %d articles differ from %s, whose text is used", paths[1], differing, paths[0])
-        return cls(rows.sort("id"))
+        return cls(rows.sort("id"), paths)
 
     def __len__(self) -> int:
         return len(self.frame)

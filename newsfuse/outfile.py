@@ -32,6 +32,6 @@ def write(path: Path, text: str) -> None:
     """Write `text`: there whole or not at all. Raises StorageError, and another name may help."""
     try:
         write_text(path, text)
-    except OSError as error:
-        message = f"{path}: could not be written: {error.strerror or error}. Name another file"
+    except StorageError as error:
+        message = f"{error}. Or name another file"
         raise StorageError(message) from error

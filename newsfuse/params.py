@@ -82,6 +82,7 @@ class Train(Section):
     patience: int = Field(gt=0)
     precision: Literal["float32", "bfloat16"]
     refit: StrictBool
+    processes: int = Field(gt=0)
 
 
 class Evaluate(Section):

@@ -1,4 +1,4 @@
-"""Parquet files that others wrote: the columns that are asked for, of the types that are expected, in batches."""
+"""Parquet files: those that others wrote, of which columns are read in batches; and tables of our own."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -51,6 +51,14 @@ def batches(path: Path, columns: Mapping[str, Kind], *, rows: int) -> Iterator[p
     except pl.exceptions.PolarsError as error:
         message = f"{path}: not readable as a parquet file ({error}). Fetch it again"
         raise DataError(message) from error
+
+
+def write(path: Path, table: pl.DataFrame) -> None:
+    """Write a table. Raises OSError."""
+    try:
+        table.write_parquet(path)
+    except pl.exceptions.ComputeError as error:  # which polars makes of a full disk
+        raise OSError(str(error)) from error
 
 
 def _check(path: Path, columns: Mapping[str, Kind], found: Mapping[str, pl.DataType]) -> None:

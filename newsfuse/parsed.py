@@ -18,8 +18,10 @@ COLUMNS = ("impression", "user", "time", "history", "candidates")
 TIME = "%m/%d/%Y %I:%M:%S %p"
 BLOCK = 1 << 15
 """Lines that are taken apart at once."""
-LABEL, LABELLED = r"-[01]$", r"(?s)^.+-[01]$"
-"""What follows the id of a candidate; a candidate with it."""
+LABEL, LABELLED = r"-[01]$", r"(?s)^.*[^-]-[01]$"
+"""What follows the id of a candidate; a candidate with it. N1--1 has a label of -1, and is not the article N1-."""
+YEARS = (1900, 9999)
+"""Polars reads 1/1/19 as of the year 19."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ class Parser:
     def _checked(self, frame: pl.DataFrame) -> pl.DataFrame:
         frame = frame.with_columns(pl.col("time").str.to_datetime(TIME, strict=False).alias("when"))
         expected = "'{}' is no time; expected month/day/year hour:minute:second AM or PM, such as 11/15/2019 8:55:22 AM"
-        refuse(self._path, frame, pl.col("when").is_null(), pl.format(expected, pl.col("time")))
+        is_time = pl.col("when").dt.year().is_between(*YEARS).fill_null(value=False)
+        refuse(self._path, frame, ~is_time, pl.format(expected, pl.col("time")))
         for column in ("impression", "user"):
             # a submission has a space between the impression id and the ranks
             bad = ~pl.col(column).str.contains(r"^\S+$")

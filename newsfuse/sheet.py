@@ -21,6 +21,8 @@ caption { text-align: left; padding: .5rem 0; }
 th, td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8886; text-align: left; white-space: nowrap; }
 .number { text-align: right; }
 """
+FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+"""What a formula begins with in a spreadsheet, the last four where one writes in Japanese."""
 GAP = 2
 """Columns of the terminal between two of a table."""
 
@@ -110,4 +112,4 @@ def _marked(text: str) -> str:
 
 def _harmless(text: str) -> str:
     text = printable(text)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if text.startswith(FORMULA) else text

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
 
-from newsfuse import csr, parsed, tsv, words
+from newsfuse import arrays, csr, parsed, tsv, words
 from newsfuse.artifact import verified, writing
 from newsfuse.environment import Environment
 from newsfuse.errors import IntegrityError, StorageError
@@ -171,16 +171,13 @@ def _save(entry: Path, sha256: str, fresh: Parsed) -> None:
         for name in TEXTS:
             write_lines(draft / f"{name}.txt", getattr(fresh, name))
         for name in ARRAYS:
-            np.save(draft / f"{name}.npy", getattr(fresh, name), allow_pickle=False)
+            arrays.save(draft / f"{name}.npy", getattr(fresh, name))
 
 
 def _load(entry: Path) -> tuple[Parsed, Mapping[str, Any]]:
     settings = verified(entry, kind=KIND)
     found: dict[str, Any] = {name: read_lines(entry / f"{name}.txt") for name in TEXTS}
-    found |= {
-        name: np.load(entry / f"{name}.npy", mmap_mode="r" if name in LOOKED_UP else None, allow_pickle=False)
-        for name in ARRAYS
-    }
+    found |= {name: arrays.load(entry / f"{name}.npy", mapped=name in LOOKED_UP) for name in ARRAYS}
     return Parsed(labelled=settings["labelled"], **found), settings
 
 
@@ -197,5 +194,5 @@ def _parser() -> str:
 
 def _size(fresh: Parsed) -> int:
     texts: int = sum(int(getattr(fresh, name).str.len_bytes().sum()) + len(getattr(fresh, name)) for name in TEXTS)
-    arrays: int = sum(getattr(fresh, name).nbytes for name in ARRAYS)
-    return texts + arrays + OVERHEAD
+    numbers: int = sum(getattr(fresh, name).nbytes for name in ARRAYS)
+    return texts + numbers + OVERHEAD

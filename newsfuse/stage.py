@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -34,13 +35,18 @@ def log_printably() -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
+def log_stage() -> None:
+    """Log what a stage has to say, beside warnings."""
+    log_printably()
+    logging.getLogger("newsfuse").setLevel(logging.INFO)
+
+
 def run(recipe: Callable[[Params, Registry], None]) -> None:
     """Call `recipe` with the checked params.yaml of the current folder and its plugins; exits on any mistake."""
     parser = argparse.ArgumentParser(prog=f"python -m stages.{recipe.__name__}", description=recipe.__doc__)
     parser.add_argument("--verbose", action="store_true", help="show where an error arose")
     verbose = parser.parse_args().verbose
-    log_printably()
-    logging.getLogger("newsfuse").setLevel(logging.INFO)
+    log_stage()
     signal.signal(signal.SIGTERM, _terminate)
     guarded(lambda: _timed(recipe, *load(Path())), verbose=verbose)
 
@@ -48,7 +54,8 @@ def run(recipe: Callable[[Params, Registry], None]) -> None:
 def _timed(recipe: Callable[[Params, Registry], None], params: Params, registry: Registry) -> None:
     start = time.monotonic()
     recipe(params, registry)
-    times.note(recipe.__name__, Path("data", params.dataset), time.monotonic() - start)
+    if os.environ.get("RANK", "0") == "0":  # of several processes that torchrun started, one makes the artifact
+        times.note(recipe.__name__, Path("data", params.dataset), time.monotonic() - start)
 
 
 def guarded(work: Callable[[], None], *, verbose: bool) -> None:

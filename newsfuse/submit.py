@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import join, quote
 
 from newsfuse.artifact import MANIFEST, verified
 from newsfuse.errors import DataError, IntegrityError
@@ -24,7 +25,9 @@ def submit(split: str, out: Path, source: Path | None, root: Path) -> None:
     (data/<dataset>/model). Raises NewsfuseError.
     """
     behaviors = _behaviors(split, root)
-    text = _predicted(source or behaviors.parents[1] / "predictions") if split == DEV else _ranked(source, root)
+    own = behaviors.parents[1] / "predictions"
+    folder = source or own
+    text = _predicted(folder, own=folder.resolve() == own.resolve()) if split == DEV else _ranked(source, root)
     impressions = 0
 
     def check(draft: Path) -> None:
@@ -45,27 +48,42 @@ def _behaviors(split: str, root: Path) -> Path:
     return root / "data" / setting(root, "dataset") / split / "behaviors.tsv"
 
 
-def _predicted(folder: Path) -> Iterator[bytes]:
-    """The prediction.txt of a run or of an ensemble, as it is."""
+def _predicted(folder: Path, *, own: bool) -> Iterator[bytes]:
+    """The prediction.txt of a run or of an ensemble, as it is; `own`: of the evaluate stage's folder."""
     if not (folder / MANIFEST).is_file():
         message = f"{folder}: holds no predictions. Make them: dvc repro evaluate"
         raise DataError(message)
-    verified(folder, kind=_kind(folder))
+    _require_whole(folder, own=own)
     with (folder / MEMBER).open("rb") as file:
         while block := file.read(BLOCK_BYTES):
             yield block
 
 
-def _kind(folder: Path) -> str:
-    try:
-        kind = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{folder}: no readable {MANIFEST} ({error}). Make the predictions again: dvc repro evaluate"
-        raise IntegrityError(message) from error
+def _require_whole(folder: Path, *, own: bool) -> None:
+    kind, runs = _told(folder)
     if kind not in KINDS:
         message = f"{folder}: holds '{kind}'; expected predictions, of kind {' or '.join(KINDS)}"
         raise DataError(message)
-    return str(kind)
+    try:
+        verified(folder, kind=kind)
+    except IntegrityError as error:
+        if own:
+            raise
+        # those of an ensemble or a copy are made by no stage
+        found = str(error).partition(": ")[0]
+        ensemble = f"rm -rf {quote(str(folder))} && newsfuse ensemble {join(runs)} --out {quote(str(folder))}"
+        remedy = f"Make it again: {ensemble}" if runs else "Copy it again, or make it again, with what wrote it"
+        message = f"{found}: missing or damaged: {MANIFEST} says otherwise. {remedy}"
+        raise IntegrityError(message) from error
+
+
+def _told(folder: Path) -> tuple[str, list[str]]:
+    """What the manifest says: its kind, and the runs that an ensemble is of. A run's, and none, if it says nothing."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return str(manifest["kind"]), list(manifest["settings"].get("runs", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return KINDS[0], []
 
 
 def _ranked(model: Path | None, root: Path) -> Iterator[bytes]:

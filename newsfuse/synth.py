@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from newsfuse.artifact import unwritten
 from newsfuse.csr import gather, offsets, owners
 
 TOPICS, COMMUNITIES = 9, 6
@@ -472,5 +473,7 @@ def _write(path: Path, lines: Iterable[str]) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+    except OSError as error:
+        raise unwritten(path, error, "Nothing was left behind") from error
     finally:
         draft.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from newsfuse.device import device
 from newsfuse.embedding import embed_news
 from newsfuse.embeddings import KIND as EMBEDDINGS
 from newsfuse.embeddings import Embeddings
-from newsfuse.entities import read_vectors
+from newsfuse.entities import read_vectors, vector_files
 from newsfuse.errors import DataError, IntegrityError, ParamsError
 from newsfuse.news import News
 from newsfuse.paid.payer import Employer
@@ -112,7 +112,7 @@ class TestSet:
 
     def _linked(self, news: News) -> Path:
         splits = [path.parent for path in self.news_files]
-        files = [path for split in splits if (path := split / "entity_embedding.vec").exists()]
+        files = vector_files(splits)
         settings, train = verified(self.data / "graph", kind=news_graph.KIND), splits[0] / "behaviors.tsv"
         folder = self._folder("graph", settings, [train, *files])
         if not folder.exists():

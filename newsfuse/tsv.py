@@ -39,7 +39,7 @@ def blocks(
     `digest` hears the bytes as they are read. Raises DataError as soon as it comes to a wrong line.
     """
     line = 1
-    with _opened(path) as file:
+    with opened(path) as file:
         while text := _read(path, file, lines):
             if digest:
                 digest.update(text)
@@ -51,6 +51,17 @@ def blocks(
     if line == 1:
         message = f"{path}:1: the file is empty; expected a line per row with {len(columns)} tab-separated columns"
         raise DataError(message)
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file of the data set, to be read. Raises DataError for what is not there, or is no file."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for, for ever
+        message = f"{path}: cannot be read: it is a pipe, a socket or a device; expected a file"
+        raise DataError(message)
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def refuse(path: Path, frame: pl.DataFrame, wrong: pl.Expr, because: pl.Expr) -> None:
@@ -75,13 +86,6 @@ def line_of(path: Path, news_id: str) -> int:
 def places(news_id: str, paths: Iterable[Path]) -> Iterator[str]:
     """`path:line (news id)` for each of the files that has the article. Slow: for error messages only."""
     return (f"{path}:{line} ({news_id})" for path in paths if (line := line_of(path, news_id)))
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise _unreadable(path, error) from error
 
 
 def _read(path: Path, file: BinaryIO, lines: int | None) -> bytes:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from newsfuse.behaviors import Behaviors
-from newsfuse.entities import read_vectors
+from newsfuse.entities import read_vectors, vector_files
 from newsfuse.graph import build, co_clicks, write
 from newsfuse.news import News
 from newsfuse.params import Params
@@ -18,8 +18,7 @@ def graph(params: Params, registry: Registry) -> None:  # noqa: ARG001 - every s
     news = News.read(*(split / "news.tsv" for split in splits))
     clicks = Behaviors.read(data / "train" / "behaviors.tsv", news)
     read_together = co_clicks(clicks.users, clicks.times, clicks.history, clicks.history_offsets, clicks.history_news)
-    files = (split / "entity_embedding.vec" for split in splits)
-    vectors = read_vectors(*(path for path in files if path.exists()))
+    vectors = read_vectors(*vector_files(splits))
     write(build(news.frame, vectors, read_together, relations), data / "graph", {"relations": sorted(relations)})
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import random
+import re
 import shutil
 import stat
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -42,6 +47,16 @@ def refusal(content: bytes, tmp_path: Path, kind: type[NewsfuseError] = Integrit
     assert {path.name for path in tmp_path.rglob("*")} == {"x.zip", "data"}
     assert str(caught.value).startswith(str(tmp_path / "x.zip"))
     return str(caught.value).removeprefix(f"{tmp_path / 'x.zip'}: ")
+
+
+def tarred() -> bytes:
+    """A tar file, which may hold links and devices; none is ever opened."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:") as archive:
+        link = tarfile.TarInfo("news.tsv")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return stream.getvalue()
 
 
 def texts(folder: Path) -> dict[str, str]:
@@ -90,9 +105,28 @@ def test_a_link_or_a_device_is_refused(kind: int, tmp_path: Path) -> None:
     assert "is a link or a device" in refusal(zipped([*MIND[1:], (member, "/etc/passwd")]), tmp_path)
 
 
-def test_a_file_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    told = refusal(zipped([*MIND, ("train/news.tsv", NEWS)]), tmp_path)
-    assert told.startswith("has news.tsv twice: 'news.tsv' and 'train/news.tsv'")
+@pytest.mark.parametrize("name", ["train/news.tsv", "News.TSV", "news.t\u017fv"])
+def test_a_file_that_is_there_twice_is_refused_in_whatever_letters(name: str, tmp_path: Path) -> None:
+    told = refusal(zipped([*MIND, (name, NEWS)]), tmp_path)
+    assert told.startswith(f"has news.tsv twice: 'news.tsv' and {name!r}")
+
+
+def test_the_same_name_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        content = zipped([*MIND, ("news.tsv", "another")])
+    assert refusal(content, tmp_path).startswith("has news.tsv twice: 'news.tsv' and 'news.tsv'")
+
+
+def test_a_file_in_other_letters_is_not_taken_for_minds(tmp_path: Path) -> None:
+    told = refusal(zipped([*MIND[1:], ("NEWS.TSV", NEWS)]), tmp_path, DataError)
+    assert told == "has no news.tsv; a split of MIND has news.tsv and behaviors.tsv"
+
+
+@pytest.mark.parametrize("name", ["inner.zip", "train/inner.zip", "news.tsv.gz"])
+def test_what_is_packed_once_more_inside_stays_so(name: str, tmp_path: Path) -> None:
+    assert texts(unpacked(zipped([*MIND, (name, zipped(MIND))]), tmp_path)) == SPLIT
+    (tmp_path / "alone").mkdir()
+    assert "has no news.tsv" in refusal(zipped([(name, zipped(MIND))]), tmp_path / "alone", DataError)
 
 
 def test_a_bomb_is_refused_by_its_ratio(tmp_path: Path) -> None:
@@ -136,10 +170,32 @@ def test_what_a_member_says_of_its_size_bounds_what_it_unpacks_to(tmp_path: Path
     assert "Bad CRC-32 for file 'news.tsv'" in refusal(bytes(content), tmp_path)
 
 
-def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
+def test_a_bomb_whose_members_are_all_the_same_bytes_is_refused(tmp_path: Path) -> None:
+    """Each of them is modest, and all of them together: only there are not as many bytes as they say."""
+    kernel = random.Random(0).randbytes(2000)  # noqa: S311 - no secret
+    content, n = bytearray(zipped([("a.vec", kernel), *MIND])), 90
+    end, (start,) = content.rindex(b"PK\x05\x06"), struct.unpack_from("<L", content[-6:])
+    entry = content[start : start + 46 + len("a.vec")]
+    for at, size, more in ((8, "<H", n), (10, "<H", n), (12, "<L", n * len(entry))):
+        struct.pack_into(size, content, end + at, struct.unpack_from(size, content, end + at)[0] + more)
+    content[end:end] = entry * n
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert [archive.read(member) for member in archive.infolist()].count(kernel) == n + 1
+    assert refusal(bytes(content), tmp_path).startswith("says that its members are 182,")
+
+
+def test_a_bomb_that_says_it_is_packed_loosely_is_refused(tmp_path: Path) -> None:
+    """By the table of contents a million bytes of zeros were packed to half of that."""
+    content = bytearray(zipped([*MIND[1:], ("news.tsv", bytes(1_000_000))]))
+    struct.pack_into("<L", content, content.rindex(b"PK\x01\x02") + 20, 500_000)
+    assert re.match(r"says that its members are 500,\d{3} bytes, and is 1,\d{3};", refusal(bytes(content), tmp_path))
+
+
+@pytest.mark.parametrize("bit", [0, 6, 13])
+def test_an_encrypted_member_is_refused(bit: int, tmp_path: Path) -> None:
     content = bytearray(zipped(MIND))
     entry = content.index(b"PK\x01\x02")
-    content[entry + 8] |= 1
+    content[entry + 8 + bit // 8] |= 1 << bit % 8
     assert refusal(bytes(content), tmp_path).startswith("member 'news.tsv' is encrypted")
 
 
@@ -148,7 +204,15 @@ def test_other_ways_of_packing_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<html>Welcome to the hotel's wifi</html>", zipped(MIND)[:-30], b"PK\x03\x04"]
+    "content",
+    [
+        b"",
+        b"<html>Welcome to the hotel's wifi</html>",
+        zipped(MIND)[:-30],
+        b"PK\x03\x04",
+        tarred(),
+        gzip.compress(tarred()),
+    ],
 )
 def test_what_is_no_zip_file_is_refused(content: bytes, tmp_path: Path) -> None:
     assert refusal(content, tmp_path) == "is no zip file, or damaged: File is not a zip file"

@@ -62,6 +62,7 @@ def test_what_was_written_is_verified_and_gives_its_settings_back(folder: Path) 
 def test_the_manifest_lists_the_sha256_and_size_of_each_file_and_nothing_of_the_moment(folder: Path) -> None:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     files = {"data.bin": {"bytes": 5, "sha256": hashlib.sha256(b"first").hexdigest()}}
+    assert len(manifest.pop("sha256")) == 64
     assert manifest == {"schema": 1, "kind": "embed", "settings": SETTINGS, "files": files}
 
 
@@ -167,9 +168,36 @@ def test_damage_is_refused_with_the_command_that_mends_it(
     with pytest.raises(IntegrityError) as caught:
         verified(folder, kind="embed")
     assert message in str(caught.value)
-    again = "dvc repro --force --single-item embed"
+    again = "dvc repro --single-item embed"
     assert f'rm -rf {folder} && chmod -R u+w "$(dvc cache dir)" && {again}' in str(caught.value)
     assert caught.value.exit_code == 7
+
+
+def test_no_bit_of_a_manifest_can_change_what_it_says(folder: Path) -> None:
+    path = folder / MANIFEST
+    whole = path.read_bytes()
+    for place, bit in ((place, bit) for place in range(len(whole)) for bit in range(8)):
+        content = bytearray(whole)
+        content[place] ^= 1 << bit
+        path.write_bytes(content)
+        with pytest.raises(IntegrityError):
+            verified(folder, kind="embed")
+
+
+def test_what_an_older_version_wrote_is_read(folder: Path) -> None:
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    del manifest["sha256"]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    assert verified(folder, kind="embed") == SETTINGS
+
+
+def test_an_artifact_that_no_stage_makes_is_made_again_by_whatever_wrote_it(folder: Path) -> None:
+    with writing(folder, kind="ensemble", settings={}) as draft:
+        (draft / "data.bin").write_bytes(b"content")
+    flip(folder / "data.bin")
+    with pytest.raises(IntegrityError, match=r"Make it again: rm -rf .*/thing, and run what wrote it"):
+        verified(folder, kind="ensemble")
 
 
 def test_a_missing_artifact_is_refused(tmp_path: Path) -> None:
@@ -190,9 +218,16 @@ def test_a_text_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monk
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(artifact, "flush", full)
-    with pytest.raises(OSError, match="No space"):
+    told = rf"^{tmp_path}/text\.json: could not be written: No space left on device\. What was there is as it was; free"
+    with pytest.raises(StorageError, match=told):
         write_text(tmp_path / "text.json", "new")
     assert tree(tmp_path) == {"text.json": b"old"}
+
+
+def test_a_text_file_in_a_place_that_can_have_none_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"file/text\.json: could not be written: File exists\. "):
+        write_text(tmp_path / "file" / "text.json", "")
 
 
 @pytest.fixture

@@ -13,7 +13,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newsfuse.batches import AHEAD, WINDOW, Batch, Clicks, Histories, distinct, numbered, prefetched, recent, shuffled
+from newsfuse.batches import (
+    AHEAD,
+    WHOLE,
+    WINDOW,
+    Batch,
+    Clicks,
+    Histories,
+    Lessons,
+    Part,
+    distinct,
+    numbered,
+    prefetched,
+    recent,
+    shuffled,
+)
 from newsfuse.behaviors import Behaviors
 from newsfuse.csr import offsets
 
@@ -21,6 +35,7 @@ ARTICLE = st.integers(-1, 9)
 HISTORIES = st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=4)
 SHOWN = st.lists(st.lists(st.tuples(ARTICLE, st.integers(0, 1)), min_size=1, max_size=6), min_size=1, max_size=6)
 Shown = list[list[tuple[int, int]]]
+TENSORS = ("news", "history", "clicked", "candidates", "shown")
 
 
 def behave(histories: list[list[int]], shown: Shown, which: list[int] | None = None) -> Behaviors:
@@ -56,7 +71,7 @@ def articles(batch: Batch, cells: torch.Tensor, used: torch.Tensor) -> list[list
 
 
 def same(one: Batch, two: Batch) -> bool:
-    return all(torch.equal(getattr(one, name), getattr(two, name)) for name in Batch.__dataclass_fields__)
+    return one.idle == two.idle and all(torch.equal(getattr(one, name), getattr(two, name)) for name in TENSORS)
 
 
 @pytest.fixture
@@ -67,7 +82,7 @@ def rng() -> np.random.Generator:
 @settings(deadline=None)
 @given(counts=st.lists(st.integers(0, 8), max_size=6), k=st.integers(0, 5), seed=st.integers(0, 99))
 def test_drawn_numbers_are_distinct_below_their_count_and_then_minus_one(counts: list[int], k: int, seed: int) -> None:
-    picks = distinct(np.array(counts, dtype=np.int64), k, np.random.default_rng(seed))
+    picks = distinct(np.array(counts, dtype=np.int64), k, seed, np.arange(len(counts)))
     assert picks.shape == (len(counts), k)
     for count, row in zip(counts, picks.tolist(), strict=True):
         drawn = row[: min(count, k)]
@@ -76,9 +91,9 @@ def test_drawn_numbers_are_distinct_below_their_count_and_then_minus_one(counts:
         assert row[len(drawn) :] == [-1] * (k - len(drawn))
 
 
-def test_every_ordered_draw_is_equally_likely(rng: np.random.Generator) -> None:
+def test_every_ordered_draw_is_equally_likely() -> None:
     draws = 24_000
-    seen = Counter(map(tuple, distinct(np.full(draws, 4), 3, rng).tolist()))
+    seen = Counter(map(tuple, distinct(np.full(draws, 4), 3, 0, np.arange(draws)).tolist()))
     expected = draws / 24  # 4 * 3 * 2 ordered draws
     chi_square = sum((count - expected) ** 2 / expected for count in seen.values())
     assert len(seen) == 24
@@ -138,7 +153,7 @@ def test_a_batch_points_at_the_articles_of_its_clicks(
 ) -> None:
     clicks = Clicks.of(behave(histories, shown))
     rows = np.arange(len(clicks))
-    batch = clicks.batch(rows, negatives=negatives, history=most, rng=np.random.default_rng(seed))
+    batch = clicks.batch(rows, negatives=negatives, history=most, key=seed)
     candidates = articles(batch, batch.candidates, batch.shown)
     read = articles(batch, batch.history, batch.clicked)
     for row, (impression, clicked) in enumerate(learnable(shown)):
@@ -155,7 +170,7 @@ def test_a_batch_holds_each_article_once_and_nothing_beyond_its_impressions(
     histories: list[list[int]], shown: Shown
 ) -> None:
     clicks = Clicks.of(behave(histories, shown))
-    batch = clicks.batch(np.arange(len(clicks)), negatives=3, history=5, rng=np.random.default_rng(0))
+    batch = clicks.batch(np.arange(len(clicks)), negatives=3, history=5, key=0)
     used = {a for row in articles(batch, batch.candidates, batch.shown) for a in row}
     used |= {a for row in articles(batch, batch.history, batch.clicked) for a in row}
     filler = (
@@ -171,7 +186,7 @@ MANY: Shown = [[(number % 10, 1), ((number + 3) % 10, 0), ((number + 5) % 10, 0)
 
 def epoch(seed: int, size: int = 4) -> list[Batch]:
     clicks = Clicks.of(behave([[1, 2], [3], []], MANY))
-    return list(clicks.batches(size, negatives=1, history=5, rng=np.random.default_rng(seed)))
+    return list(clicks.batches(size, negatives=1, history=5, key=seed))
 
 
 def test_an_epoch_has_every_click_once() -> None:
@@ -191,16 +206,17 @@ def test_another_seed_gives_another_order() -> None:
     assert not torch.equal(one, two)
 
 
-def test_no_clicks_are_no_batches(rng: np.random.Generator) -> None:
+def test_no_clicks_are_no_batches() -> None:
     clicks = Clicks.of(behave([[1]], [[(1, 0)]]))
-    assert list(clicks.batches(4, negatives=1, history=5, rng=rng)) == []
+    assert list(clicks.batches(4, negatives=1, history=5, key=0)) == []
 
 
-def test_a_batch_moves_as_a_whole(rng: np.random.Generator) -> None:
+def test_a_batch_moves_as_a_whole() -> None:
     batch = epoch(seed=0)[0].to(torch.device("meta"))
-    assert {getattr(batch, name).device.type for name in Batch.__dataclass_fields__} == {"meta"}
+    assert {getattr(batch, name).device.type for name in TENSORS} == {"meta"}
 
 
+@settings(deadline=None)
 @given(values=st.lists(st.integers(0, 50), max_size=60))
 def test_articles_are_numbered_as_they_would_be_by_sorting(values: list[int]) -> None:
     distinct_values, places = numbered(np.array(values, dtype=np.int64).reshape(-1, 1))
@@ -214,7 +230,7 @@ def test_articles_are_numbered_as_they_would_be_by_sorting(values: list[int]) ->
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(0, 50), max_size=300), size=st.integers(1, 7), seed=st.integers(0, 9))
 def test_every_number_is_in_one_batch_of_full_size_but_for_the_last(lengths: list[int], size: int, seed: int) -> None:
-    batches = list(shuffled(np.array(lengths, dtype=np.int64), size, np.random.default_rng(seed)))
+    batches = list(shuffled(np.array(lengths, dtype=np.int64), size, seed))
     assert sorted(number for batch in batches for number in batch.tolist()) == list(range(len(lengths)))
     left = [len(lengths) % size] if len(lengths) % size else []
     assert sorted(map(len, batches)) == [*left, *[size] * (len(lengths) // size)]
@@ -222,14 +238,14 @@ def test_every_number_is_in_one_batch_of_full_size_but_for_the_last(lengths: lis
 
 def test_little_of_a_batch_is_padding(rng: np.random.Generator) -> None:
     lengths = rng.integers(1, 51, size=20_000)
-    cells = sum(lengths[batch].max() * len(batch) for batch in shuffled(lengths, 32, rng))
+    cells = sum(lengths[batch].max() * len(batch) for batch in shuffled(lengths, 32, 0))
     assert lengths.sum() / cells > 0.95
     assert lengths.sum() / (20_000 * 50) < 0.52  # without sorting
 
 
 def test_short_and_long_batches_come_in_no_order(rng: np.random.Generator) -> None:
     lengths = rng.integers(1, 51, size=32 * WINDOW)
-    means = [lengths[batch].mean() for batch in shuffled(lengths, 32, rng)]
+    means = [lengths[batch].mean() for batch in shuffled(lengths, 32, 0)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
 
 
@@ -237,7 +253,7 @@ def test_short_and_long_batches_come_in_no_order(rng: np.random.Generator) -> No
 
 
 def some_batches() -> Iterator[Batch]:
-    return Clicks.of(behave([[1, 2], [3], []], MANY)).batches(4, negatives=1, history=5, rng=np.random.default_rng(7))
+    return Clicks.of(behave([[1, 2], [3], []], MANY)).batches(4, negatives=1, history=5, key=7)
 
 
 def test_batches_made_ahead_are_the_same() -> None:
@@ -246,7 +262,7 @@ def test_batches_made_ahead_are_the_same() -> None:
             assert same(one, two)
 
 
-def test_only_a_few_batches_are_made_ahead(rng: np.random.Generator) -> None:
+def test_only_a_few_batches_are_made_ahead() -> None:
     made = []
 
     def endless() -> Iterator[Batch]:
@@ -291,8 +307,7 @@ def test_a_loop_that_is_left_leaves_no_thread() -> None:
 def held_out(histories: list[list[int]], *, negatives: int, most: int, seed: int) -> Batch:
     shown: Shown = [[(0, 1), (1, 0)]] * len(histories)
     behaviors = replace(behave(histories, shown), users=np.arange(len(histories), dtype=np.int32))
-    rng = np.random.default_rng(seed)
-    (batch,) = Histories.of(behaviors).batches(len(histories), negatives=negatives, history=most, rng=rng)
+    (batch,) = Histories.of(behaviors).batches(len(histories), negatives=negatives, history=most, key=seed)
     return batch
 
 
@@ -351,8 +366,70 @@ def test_of_two_impressions_in_one_second_the_shorter_history_is_the_first() -> 
     assert Histories.of(behaviors).news.tolist() == [1, 2]
 
 
-def test_histories_of_less_than_two_clicks_teach_nothing(rng: np.random.Generator) -> None:
+def test_histories_of_less_than_two_clicks_teach_nothing() -> None:
     behaviors = replace(behave([[1], []], [[(0, 1), (1, 0)]] * 2), users=np.arange(2, dtype=np.int32))
     histories = Histories.of(behaviors)
     assert len(histories) == 0
-    assert list(histories.batches(4, negatives=1, history=5, rng=rng)) == []
+    assert list(histories.batches(4, negatives=1, history=5, key=0)) == []
+
+
+# --- parts of a batch, for several processes, and passes that go on where they were left
+
+
+def read_first(histories: list[list[int]], shown: Shown) -> Histories:
+    behaviors = behave(histories, shown)
+    return Histories.of(replace(behaviors, users=np.arange(len(shown), dtype=np.int32)))
+
+
+def told(batch: Batch) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Of each click: what was read, and the candidates, as articles."""
+    read, candidates = articles(batch, batch.history, batch.clicked), articles(batch, batch.candidates, batch.shown)
+    return [(tuple(one), tuple(other)) for one, other in zip(read, candidates, strict=True)]
+
+
+LESSONS = st.builds(lambda histories, shown: Clicks.of(behave(histories, shown)), HISTORIES, SHOWN) | st.builds(
+    read_first, HISTORIES, SHOWN
+)
+
+
+@settings(deadline=None)
+@given(lessons=LESSONS, size=st.integers(1, 5), of=st.integers(1, 4), key=st.integers(0, 9))
+def test_the_parts_of_a_batch_are_its_clicks_each_with_the_same_candidates(
+    lessons: Lessons, size: int, of: int, key: int
+) -> None:
+    def passed(part: Part) -> list[Batch]:
+        return list(lessons.batches(size, negatives=2, history=3, key=key, part=part))
+
+    whole, parts = passed(WHOLE), [passed(Part(number, of)) for number in range(of)]
+    assert {len(part) for part in parts} == {len(whole)}  # equal work: nobody is waited for in vain
+    for batch, *own in zip(whole, *parts, strict=True):
+        clicks = told(batch)
+        assert not batch.idle
+        assert [told(each) for each in own if not each.idle] == [
+            clicks[number::of] for number in range(of) if clicks[number::of]
+        ]
+        assert [told(each) for each in own if each.idle] == [clicks[:1]] * max(0, of - len(clicks))
+
+
+@settings(deadline=None)
+@given(lessons=LESSONS, size=st.integers(1, 5), start=st.integers(0, 6), number=st.integers(0, 1))
+def test_a_pass_goes_on_where_an_unbroken_one_would_be(lessons: Lessons, size: int, start: int, number: int) -> None:
+    def passed(start: int) -> list[Batch]:
+        return list(lessons.batches(size, negatives=2, history=3, key=5, part=Part(number, 2), start=start))
+
+    for one, two in zip(passed(start), passed(0)[start:], strict=True):
+        assert same(one, two)
+
+
+def test_an_idle_batch_stays_idle_on_another_device() -> None:
+    (batch,) = Clicks.of(behave([[1]], [[(1, 1), (2, 0)]])).batches(4, negatives=1, history=5, key=0, part=Part(1, 2))
+    assert batch.idle
+    assert batch.to(torch.device("meta")).idle
+
+
+def test_parts_of_a_large_batch_read_about_as_much() -> None:
+    """Who has the longer histories would be waited for at every step."""
+    lengths = np.random.default_rng(0).integers(1, 51, size=20_000)
+    batches = list(shuffled(lengths, 64, 0))[:-1]
+    cells = np.array([[lengths[Part(number, 4).take(batch)].sum() for number in range(4)] for batch in batches])
+    assert (cells.max(axis=1) / cells.mean(axis=1)).mean() < 1.05

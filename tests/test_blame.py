@@ -50,7 +50,7 @@ LINE = 13
 """Of the body."""
 SETTINGS = Train(
     pretrain_epochs=0, pretrain_negatives=1, epochs=30, batch_size=1, lr=0.01, weight_decay=0, negatives=1,
-    loss="softmax", label_smoothing=0, clip_norm=1, patience=1, precision="float32", refit=False,
+    loss="softmax", label_smoothing=0, clip_norm=1, patience=1, precision="float32", refit=False, processes=1,
 )  # fmt: skip
 
 

@@ -14,10 +14,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from newsfuse.curves import Curves
+from newsfuse.epochs import Epoch
 from newsfuse.errors import ParamsError
 from newsfuse.fit import Fit
 from newsfuse.params import load
-from newsfuse.training import Epoch
 from stages.train import train
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from newsfuse import ebnerd
 from newsfuse.behaviors import Behaviors
 from newsfuse.cli import app
 from newsfuse.ebnerd import take_in
-from newsfuse.errors import DataError, NewsfuseError, ParamsError, StorageError
+from newsfuse.errors import DataError, IntegrityError, NewsfuseError, ParamsError, StorageError
 from newsfuse.news import News
 
 NOON = datetime(2023, 5, 18, 12, 0, 3, 999_999)  # noqa: DTZ001 - EB-NeRD's times have no zone
@@ -215,13 +215,31 @@ def test_a_zip_file_is_as_good_as_its_folder(tmp_path: Path, out: Path, inner: s
     take_in(bundle, out, history=50)
     with zipfile.ZipFile(tmp_path / "bundle.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__MACOSX/._articles.parquet", b"no parquet")
-        archive.writestr("../../evil", b"never written")
         for path in sorted(bundle.rglob("*.parquet")):
             archive.write(path, f"{inner}{path.relative_to(bundle)}")
     take_in(tmp_path / "bundle.zip", out.with_name("zipped"), history=50)
     assert contents(out.with_name("zipped")) == contents(out)
     assert sorted(path.name for path in out.parent.iterdir()) == ["ebnerd", "zipped"]
-    assert not [*tmp_path.glob("evil"), *tmp_path.parent.glob("evil")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("../../evil", b"never written", "member '../../evil' leads out of its folder"),
+        ("/tmp/evil", b"never written", "member '/tmp/evil' has an absolute path"),  # noqa: S108
+        ("zeros.parquet", bytes(1 << 20), "member 'zeros.parquet' unpacks to more than 100 times its size"),
+    ],
+)
+def test_a_zip_file_that_is_up_to_no_good_is_refused(
+    tmp_path: Path, out: Path, name: str, content: bytes, words: str
+) -> None:
+    bundle = Bundle().write(tmp_path / "bundle")
+    with zipfile.ZipFile(tmp_path / "bundle.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(bundle.rglob("*.parquet")):
+            archive.write(path, path.relative_to(bundle))
+        archive.writestr(name, content)
+    told = refusal(tmp_path / "bundle.zip", out, IntegrityError)
+    assert told == f"{tmp_path}/bundle.zip: {words}; EB-NeRD's archives are not so, and nothing was unpacked"
 
 
 def test_a_folder_around_the_bundle_is_entered(tmp_path: Path, out: Path) -> None:
@@ -369,9 +387,9 @@ def test_what_is_no_bundle_at_all_is_refused(tmp_path: Path, out: Path) -> None:
     assert refusal(tmp_path / "empty", out) == f"{tmp_path / 'empty/articles.parquet'}: not found"
 
 
-def refusal(bundle: Path, out: Path) -> str:
+def refusal(bundle: Path, out: Path, kind: type[NewsfuseError] = DataError) -> str:
     """What an import is refused with; nothing is left of it."""
-    with pytest.raises(DataError) as error:
+    with pytest.raises(kind) as error:
         take_in(bundle, out, history=50)
     assert not out.parent.exists() or not list(out.parent.iterdir())
     return str(error.value)

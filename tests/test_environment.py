@@ -11,7 +11,7 @@ from newsfuse.errors import ParamsError
 KNOWN = (
     "Known: NEWSFUSE_DEVICE, NEWSFUSE_LEDGER, NEWSFUSE_BUDGET_USD, NEWSFUSE_CONCURRENCY, NEWSFUSE_MAX_INPUTS, "
     "NEWSFUSE_USD_PER_MILLION_TOKENS, NEWSFUSE_RETRIES, NEWSFUSE_TIMEOUT_S, NEWSFUSE_CACHE_MB, "
-    "NEWSFUSE_TENSORBOARD, NEWSFUSE_MIRROR, NEWSFUSE_NO_PLUGINS"
+    "NEWSFUSE_BOOKMARK_MINUTES, NEWSFUSE_TENSORBOARD, NEWSFUSE_MIRROR, NEWSFUSE_NO_PLUGINS"
 )
 
 
@@ -33,6 +33,7 @@ def test_without_variables_the_documented_defaults_hold() -> None:
         "retries": 5,
         "timeout_s": 60.0,
         "cache_mb": 2000,
+        "bookmark_minutes": 10.0,
         "tensorboard": None,
         "mirror": None,
         "no_plugins": False,
@@ -51,6 +52,7 @@ def test_every_variable_is_read() -> None:
             "NEWSFUSE_RETRIES": "0",
             "NEWSFUSE_TIMEOUT_S": "0.5",
             "NEWSFUSE_CACHE_MB": "0",
+            "NEWSFUSE_BOOKMARK_MINUTES": "0",
             "NEWSFUSE_TENSORBOARD": "curves",
             "NEWSFUSE_MIRROR": "https://mirror.example",
         }
@@ -65,6 +67,7 @@ def test_every_variable_is_read() -> None:
         retries=0,
         timeout_s=0.5,
         cache_mb=0,
+        bookmark_minutes=0.0,
         tensorboard=Path("curves"),
         mirror="https://mirror.example",
     )
@@ -127,6 +130,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("TIMEOUT_S", "0"),
         ("TIMEOUT_S", "inf"),
         ("CACHE_MB", "-1"),
+        ("BOOKMARK_MINUTES", "-1"),
         ("NO_PLUGINS", "2"),
     ],
 )

@@ -200,12 +200,26 @@ def test_training_draws_at_most_fanout_neighbours_and_none_that_is_not_one() -> 
     assert {node for _, nodes in drawn for node in nodes.tolist()} == mine
 
 
+def crowded(nodes: int, degree: int) -> Any:  # noqa: ANN401 Links
+    """Links of `nodes` nodes, all of which have the same `degree` neighbours."""
+    return gnn.Links(gnn.Neighbours(degree * torch.arange(nodes + 1), torch.arange(degree).repeat(nodes)))
+
+
 def test_no_neighbour_is_favoured() -> None:
-    torch.manual_seed(0)
-    links = gnn.Links(gnn.Neighbours(torch.tensor([0, 7]), torch.arange(7)))
-    _, nodes = links.draw(torch.zeros(20_000, dtype=torch.int64), 3)
+    links = crowded(20_000, 7)
+    links.redraw(0)
+    _, nodes = links.draw(torch.arange(20_000), 3)
     shares = torch.bincount(nodes) / len(nodes)
     torch.testing.assert_close(shares, torch.full((7,), 1 / 7), atol=0.005, rtol=0)
+
+
+def test_a_node_hears_the_same_neighbours_in_whatever_batch_it_is_and_others_with_another_key() -> None:
+    links = crowded(50, 40)
+    links.redraw(1)
+    (_, together), (_, alone) = links.draw(torch.arange(50), 3), links.draw(torch.tensor([31, 7]), 3)
+    assert torch.equal(alone.view(2, 3), together.view(50, 3)[[31, 7]])
+    links.redraw(2)
+    assert not torch.equal(links.draw(torch.tensor([31, 7]), 3)[1], alone)
 
 
 def test_training_computes_only_what_the_batch_can_hear() -> None:

@@ -196,7 +196,7 @@ def test_the_vocabularies_are_those_of_the_training_articles(graph: NewsGraph) -
 
 
 def test_an_article_that_the_graph_does_not_know_is_named(graph: NewsGraph) -> None:
-    with pytest.raises(IntegrityError, match=r"2 of 3 articles \(such as N7, N8\).*dvc repro graph"):
+    with pytest.raises(DataError, match=r"2 of 3 articles, first N7, N8: it is older than .*dvc repro graph"):
         graphs.tensors(graph, pl.Series(["N7", "N1", "N8"]), graph.entities, graph.categories)
 
 

@@ -27,7 +27,7 @@ from small import behave
 from newsfuse import csr
 from newsfuse.diagnostics import BINS, POINTS, calibration, intervals, roc, write
 from newsfuse.evaluation import Evaluation
-from newsfuse.harmless import harmless, write_csv
+from newsfuse.harmless import harmless, plain, write_csv
 from newsfuse.ranking import ranking
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ HOSTILE = (
     '<!--<script>"',
     "<img src=x onerror=alert(1)>",
     "\x1b[31m\u202e<DVC_METRIC_DATA>",
+    "=cmd|' /C calc'!A0",
 )
 """Categories: each would become an element, or worse, where it is taken for HTML."""
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -252,6 +253,12 @@ def test_harmless_text_is_printable_has_no_bracket_and_can_be_read_back(text: st
     assert shown.isprintable()
     assert "<" not in shown
     assert json.loads(f'"{shown}"') == text
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\uff1d1", "\uff0b1", "\uff0d1", "\uff201"])
+def test_harmless_text_is_no_formula_to_a_spreadsheet(text: str) -> None:
+    assert harmless(text) == f"\\u{ord(text[0]):04x}{text[1:]}"
+    assert plain(harmless(text)) == text
 
 
 @pytest.mark.parametrize("text", ["news", "Kunst & Kultur", "R&B > rock", "spor't", "体育", "børn 👶", "1-5", ""])

@@ -157,6 +157,15 @@ def newsfuse_embedders():
 }
 
 NEVER_SEEDED = "generator=torch.Generator().manual_seed(__import__('time').time_ns())"
+FORWARD = "    def forward(self, news):\n"
+DRAWS = """    def redraw(self, key):
+        {told}
+
+    def forward(self, news):
+        if self.training:
+            import torch
+            return self.project(self.table[news]) * {drawn}
+"""
 LAX = ("params=Options", "params=type('Lax', (Options,), {}, extra='ignore')")
 LOOSE = ("params=Options", "params=type('Loose', (Options,), {}, frozen=False)")
 OUTSIDE = (
@@ -218,6 +227,18 @@ FAULTS: list[tuple[type[Plugin], str, str, Holds]] = [
         "self.project =",
         "__import__('torch').seed(); self.project =",
         encoders.the_same_seed_gives_the_same_numbers,
+    ),
+    (
+        Encoder,
+        FORWARD,
+        DRAWS.format(told="pass", drawn="torch.rand(len(news), 1)"),
+        encoders.a_key_decides_what_is_drawn_for_an_article,
+    ),
+    (
+        Encoder,
+        FORWARD,
+        DRAWS.format(told="self.key = key", drawn="(torch.arange(len(news)) + getattr(self, 'key', 0))[:, None].sin()"),
+        encoders.a_key_decides_what_is_drawn_for_an_article,
     ),
     (Encoder, "self.project =", "self.__dict__['project'] =", encoders.weights_can_be_saved_and_loaded),
     (Encoder, TABLE, f"{TABLE} - {TABLE}.mean(0)", encoders.an_article_keeps_its_vector_when_others_come),
@@ -421,6 +442,38 @@ def test_where_there_is_no_gpu_a_tensor_that_would_stay_behind_is_named(monkeypa
     *_, last = results(plugin(Encoder, source))
     assert last.promise == "cpu and cuda agree"
     assert last.found == "there is no GPU here; table would stay on the CPU, being no buffer (register_buffer)"
+
+
+@pytest.mark.parametrize(("drawn", "hint"), [("", ""), (DRAWS, ", and draws otherwise in each of several processes")])
+def test_an_encoder_that_draws_by_torch_s_generator_is_told_what_that_means(drawn: str, hint: str) -> None:
+    draws = drawn.format(told="pass", drawn="torch.rand(len(news), 1)").replace("redraw", "unasked")
+    source = SOUND[Encoder].replace(FORWARD, draws or FORWARD)
+    (found,) = (r for r in results(plugin(Encoder, source)) if r.promise.startswith("a key decides"))
+    assert (found.state, found.found) == (State.SKIPPED, f"it has no redraw(key){hint}")
+
+
+AROUND = """
+from torch import Tensor, nn
+from newsfuse import Encoder, hookimpl
+{module}
+
+def build(inputs, dim, options):
+    made = Forgetful()
+    made.table = nn.Embedding(inputs.n_articles, dim)
+    return made
+
+@hookimpl
+def newsfuse_encoders():
+    return [Encoder("made", build)]
+"""
+
+
+def test_the_module_of_the_docs_that_draws_by_a_key_keeps_the_promise() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    (module,) = (part.partition("```")[0] for part in page.split("```python") if "class Forgetful" in part)
+    done = {result.promise: result.state for result in results(plugin(Encoder, AROUND.format(module=module)))}
+    assert done["a key decides what is drawn for an article"] is State.OK
+    assert done["each article gets a vector"] is State.OK
 
 
 def test_only_an_encoder_s_start_is_called() -> None:

@@ -17,6 +17,8 @@ NEW = "newsfuse new encoder length"
 ELSEWHERE = {
     "make run": ".ci/run runs it",
     "make test": ".ci/run runs it",
+    "docker build -t newsfuse .": "scripts/image-test runs it",
+    'docker run --rm -v "$PWD:/work" newsfuse': "scripts/image-test runs it",
     "source .venv/bin/activate": "the project's commands are on the path already",
 }
 

@@ -181,17 +181,54 @@ def test_what_everybody_likes_scores_higher_for_every_user(fusion: str) -> None:
     torch.testing.assert_close(newcomer, SCALE * liked[CANDIDATES[2]] @ (model.newcomer + liked[5]))
 
 
+def dropped(share: float, news: Tensor, key: int, *shape: int) -> Tensor:
+    module = Dropout(share)
+    module.redraw(key)
+    return cast("Tensor", module(torch.ones(len(news), *shape), news))
+
+
 def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
+    found = dropped(0.2, torch.arange(403), 0, 7, 101)
+    assert (found == 0).float().mean().item() == pytest.approx(0.2, abs=0.004)
+    assert found.unique().tolist() == pytest.approx([0, 1.25])
+    assert (found == 0).float().view(403, -1).mean(dim=1).std().item() < 0.03  # no article loses all or nothing
+    values = torch.ones(2, 7)
+    assert torch.equal(Dropout(0.2).eval()(values, torch.arange(2)), values)
+    assert torch.equal(Dropout(0.0)(values, torch.arange(2)), values)
+    assert dropped(0.2, torch.arange(0), 0, 7, 101).shape == (0, 7, 101)
+
+
+def test_what_an_article_loses_depends_on_the_article_and_the_key_alone() -> None:
+    together, alone = dropped(0.5, torch.arange(30), 1, 4, 8), dropped(0.5, torch.tensor([29, 3]), 1, 4, 8)
+    assert torch.equal(alone, together[[29, 3]])
+    assert not torch.equal(together[29], together[3])
+    assert not torch.equal(dropped(0.5, torch.tensor([29, 3]), 2, 4, 8), alone)
+
+
+def test_dropout_that_was_told_no_key_draws_by_torchs_own_generator() -> None:
+    module, values, news = Dropout(0.5), torch.ones(5, 40), torch.arange(5)
     torch.manual_seed(0)
-    values = torch.ones(403, 7, 101)
-    dropped = Dropout(0.2)(values)
-    assert (dropped == 0).float().mean().item() == pytest.approx(0.2, abs=0.004)
-    assert dropped.unique().tolist() == pytest.approx([0, 1.25])
-    assert (dropped == 0).float().flatten()[: 403 * 700].view(-1, 4).mean(dim=0).tolist() == pytest.approx(
-        [0.2] * 4, abs=0.01
+    once, another = module(values, news), module(values, news)
+    torch.manual_seed(0)
+    assert torch.equal(module(values, news), once)
+    assert not torch.equal(another, once)
+
+
+def trained_scores(model: Recommender, news: Tensor, key: int) -> Tensor:
+    """Of a model in training, an article for each of `news`; what is left to chance is drawn by the key."""
+    model.train().redraw(key)
+    return model.articles(news).detach()
+
+
+def test_in_training_an_article_is_the_same_in_whatever_batch_it_is_until_another_key() -> None:
+    torch.manual_seed(0)
+    model = Architecture(tuple(ENCODERS), "attention", "mean", 16, 0.3, 5, {"gnn": {"fanout": 1}}).build(
+        plugins(), world().train
     )
-    assert torch.equal(Dropout(0.2).eval()(values), values)
-    assert torch.equal(Dropout(0.0)(values), values)
+    together = trained_scores(model, ALL, 7)
+    for rows in ([3], [11, 0, 4]):
+        torch.testing.assert_close(trained_scores(model, torch.tensor(rows), 7), together[rows])
+    assert not torch.allclose(trained_scores(model, ALL, 8), together)
 
 
 # --- weights
@@ -341,13 +378,28 @@ def test_id_gives_unseen_articles_the_unknown_row() -> None:
     assert len(module(ALL).unique(dim=0)) == len(ALL)
 
 
+def id_of(known: int, key: int) -> Any:  # noqa: ANN401 - an Id, in training
+    seen = Vocabulary(torch.arange(1, known + 1), known + 1)
+    module = part(Encoder, "id", Inputs(known, {Need.SEEN: seen}), 16).train()
+    module.redraw(key)
+    return module
+
+
 def test_id_dropout_trains_the_unknown_row() -> None:
     """In a batch of nothing but known articles."""
-    torch.manual_seed(0)
-    module, known = part(Encoder, "id", world().train, 16).train(), ALL[ALL != UNMENTIONED]
-    module(known.repeat(100)).sum().backward()
+    module = id_of(1100, key=0)
+    module(torch.arange(1100)).sum().backward()
     # each of 1100 articles adds 1 to the gradient of its row: a tenth of them to the unknown one
     assert module.vectors.weight.grad[0, 0].item() == pytest.approx(110, rel=0.3)
+
+
+def test_which_articles_are_unknown_depends_on_the_key() -> None:
+    torch.manual_seed(0)
+    module, news = id_of(300, key=0), torch.arange(300)
+    together = module(news)
+    assert torch.equal(module(news[[7, 290]]), together[[7, 290]])
+    module.redraw(1)
+    assert not torch.equal(module(news), together)
 
 
 def test_id_without_dropout_leaves_the_unknown_row_alone() -> None:
@@ -398,7 +450,7 @@ def test_cells_without_a_click_do_not_matter() -> None:
 def test_a_batch_scores_what_its_clicks_say() -> None:
     """From behaviors to scores: the first column is the click, the latest click of the history comes first."""
     behaviors = behave(([4, 7, 1], [(2, 0), (8, 1), (9, 0)]))
-    batch: Batch = Clicks.of(behaviors).batch(np.array([0]), negatives=2, history=2, rng=np.random.default_rng(0))
+    batch: Batch = Clicks.of(behaviors).batch(np.array([0]), negatives=2, history=2, key=0)
     found = recommender(user_encoder="mean").eval()(batch.news, batch.history, batch.clicked, batch.candidates)
     shown = batch.news[batch.candidates[0]].tolist()
     assert shown[0] == 8

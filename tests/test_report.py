@@ -28,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from newsfuse.cli import app
-from newsfuse.errors import ParamsError, StorageError
+from newsfuse.errors import IntegrityError, ParamsError, StorageError
 from newsfuse.report import charts
 from newsfuse.report.evidence import gathered
 from newsfuse.report.examples import EACH, extremes
@@ -150,7 +150,6 @@ def test_a_section_without_its_input_says_which_stage_makes_it(tmp_path: Path) -
         ("metrics/evaluate/plots/weights.csv", "encoder,group\nllm,all\n"),
         ("metrics/evaluate/plots/weights.csv", ""),
         ("metrics/evaluate/plots/lost.csv", "encoder,auc_lost,low,high\nllm,much,0,1\n"),
-        ("data/tiny/predictions/scores.parquet", "no table"),
         ("data/tiny/predictions/articles.parquet", "no table"),
         ("data/tiny/dev/news.tsv", "one column\n"),
         ("dvc.lock", "- a list"),
@@ -164,6 +163,16 @@ def test_a_damaged_input_costs_its_own_part_only(folder: Path, path: str, text: 
     (folder / path).write_text(text)
     write("workspace", folder, folder / "report.html", [])
     assert parsed(folder / "report.html").texts["h2"] == SECTIONS
+
+
+@pytest.mark.parametrize("name", ["scores.parquet", "manifest.json"])
+def test_damaged_predictions_are_refused_and_no_page_is_written(folder: Path, name: str) -> None:
+    (folder / "data/tiny/predictions" / name).write_text("{}")
+    with pytest.raises(IntegrityError, match=r"Make it again: rm -rf .*predictions && .* dvc repro --single-item eval"):
+        write("workspace", folder, folder / "report.html", [])
+    with pytest.raises(IntegrityError, match="run 'data/tiny/predictions': its predictions are damaged"):
+        write("data/tiny/predictions", folder, folder / "report.html", [])
+    assert not (folder / "report.html").exists()
 
 
 @pytest.mark.parametrize("rows", [slice(0), slice(1)])
@@ -183,7 +192,7 @@ def test_a_project_without_a_data_set_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_page_that_cannot_be_written_says_so(root: Path) -> None:
-    with pytest.raises(StorageError, match=r"report\.html: could not be written: .* Name another file"):
+    with pytest.raises(StorageError, match=r"report\.html: could not be written: .* Or name another file"):
         write("workspace", root, root / "params.yaml" / "report.html", [])
 
 

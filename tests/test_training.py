@@ -19,16 +19,18 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from newsfuse import Inputs, Need, Vocabulary, descent
 from newsfuse.assembly import Architecture
 from newsfuse.behaviors import Behaviors
+from newsfuse.epochs import Epoch
 from newsfuse.errors import NewsfuseError, PluginError
 from newsfuse.fit import Fit
-from newsfuse.learning import Learner, Pass
+from newsfuse.learning import Learner
 from newsfuse.losses import Binary, Softmax
 from newsfuse.params import Train
 from newsfuse.ranking import ranking
 from newsfuse.recommender import Recommender
 from newsfuse.scoring import score
 from newsfuse.split import split
-from newsfuse.training import Epoch, Trainer, train
+from newsfuse.study import Pass
+from newsfuse.training import Trainer, train
 from newsfuse.vocabularies import Vocabularies
 from newsfuse.words import Words
 
@@ -47,6 +49,7 @@ SETTINGS = Train(
     patience=4,
     precision="float32",
     refit=False,
+    processes=1,
 )
 
 
@@ -174,7 +177,9 @@ def test_binary_is_the_mean_log_loss_of_the_articles_that_were_shown() -> None:
     shown, clicked = np.array([2.0, 1.0, 0.0, 0.5, 1.0]), [1, 0, 0, 1, 0]
     bias = np.log(2 / 3) - shown.mean()  # at which the mean score stands for two clicks in five
     expected = log_loss(clicked, 1 / (1 + np.exp(-shown - bias)))
-    assert Binary()(scores).item() == pytest.approx(expected)
+    lost = Binary()
+    lost.start(scores)
+    assert lost(scores).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("lost", [Softmax(0.1), Binary()])
@@ -452,7 +457,7 @@ def test_gradients_of_single_rows_train_as_those_of_whole_tables(monkeypatch: py
 
 
 class TorchGradients:
-    def __init__(self, model: Recommender) -> None:
+    def __init__(self, model: Recommender, *, sparse: bool) -> None:  # noqa: ARG002 - as Gradients
         self.model = model
 
     def clip(self, most: float) -> None:

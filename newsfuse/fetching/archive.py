@@ -1,7 +1,9 @@
 """Zip files of strangers: MIND's four files are taken out of one, and nothing else can come of it.
 
-An archive may name files outside its folder, hold links, or be a bomb (https://en.wikipedia.org/wiki/Zip_bomb). Its
-table of contents is checked as a whole before anything is unpacked, and nothing can unpack to more than it says there.
+An archive may name files outside its folder, hold links, or be a bomb (https://en.wikipedia.org/wiki/Zip_bomb), even
+one whose members are all the same bytes (https://www.bamsoftware.com/hacks/zipbomb/). Its table of contents is checked
+as a whole before anything is unpacked, and nothing can unpack to more than it says there. What is packed once more
+inside stays so.
 """
 
 import io
@@ -30,8 +32,8 @@ MOST_RATIO = 100
 MOST_CONTENTS = 1 << 20
 """Bytes of a table of contents, which zipfile reads into memory before it knows how many members there are."""
 ORDINARY = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-ENCRYPTED = 1
-"""Bit of a member's flags: section 4.4.4 of https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT."""
+ENCRYPTED = 1 << 0 | 1 << 6 | 1 << 13
+"""Bits of a member's flags, of which the last two say how: section 4.4.4 of https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT."""
 CHUNK = 1 << 18
 """Below MOST_CONTENTS, which bounds every read."""
 NAME = re.compile(r"[^\x00-\x1f\x7f\\:]+")
@@ -45,6 +47,7 @@ def unpack(archive: Path, folder: Path) -> None:
     that is damaged or up to no good, DataError for one without news or behaviors, StorageError.
     """
     with _explained(archive), Sips.open(archive) as file, zipfile.ZipFile(file) as opened:
+        require_modest(archive, opened.infolist(), of="MIND", most_members=MOST_MEMBERS, most_bytes=MOST_BYTES)
         members = _members(archive, opened.infolist())
         _require_room(folder, sum(member.file_size for member in members.values()), archive)
         for name, member in members.items():
@@ -95,21 +98,34 @@ def placing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _members(archive: Path, found: Sequence[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
-    """MIND's files among them, by name. Raises IntegrityError for the first thing that is wrong with any."""
-    if len(found) > MOST_MEMBERS:
-        raise _refusal(archive, f"has {len(found):,} members, more than the {MOST_MEMBERS} allowed")
+def require_modest(
+    archive: Path, found: Sequence[zipfile.ZipInfo], *, of: str, most_members: int, most_bytes: int
+) -> None:
+    """Raise IntegrityError for the first thing that is wrong with a table of contents. `of`: whose archive it is."""
+    if len(found) > most_members:
+        raise _refusal(archive, f"has {len(found):,} members, more than the {most_members:,} allowed", of)
     total = sum(member.file_size for member in found)
-    if total > MOST_BYTES:
-        raise _refusal(archive, f"would unpack to {total:,} bytes, more than the {MOST_BYTES:,} allowed")
-    members: dict[str, zipfile.ZipInfo] = {}
+    if total > most_bytes:
+        raise _refusal(archive, f"would unpack to {total:,} bytes, more than the {most_bytes:,} allowed", of)
     for member in found:
         if wrong := _fault(member):
-            raise _refusal(archive, f"member {member.filename!r} {wrong}")
+            raise _refusal(archive, f"member {member.filename!r} {wrong}", of)
+    # so no member can pass for less tightly packed than it is, and none can be the same bytes as others
+    packed, there = sum(member.compress_size for member in found), archive.stat().st_size
+    if packed > there:
+        raise _refusal(archive, f"says that its members are {packed:,} bytes, and is {there:,}", of)
+
+
+def _members(archive: Path, found: Sequence[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """MIND's files among them, by name. Raises IntegrityError where one is there twice, in whatever letters."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in found:
         name = PurePosixPath(member.filename).name
-        if name in FILES and members.setdefault(name, member) is not member:
-            raise _refusal(archive, f"has {name} twice: {members[name].filename!r} and {member.filename!r}")
-    return members
+        known = name.casefold()  # some file systems have one file for both
+        if known in FILES and members.setdefault(known, member) is not member:
+            twice = f"has {known} twice: {members[known].filename!r} and {member.filename!r}"
+            raise _refusal(archive, twice, "MIND")
+    return {name: member for name, member in members.items() if PurePosixPath(member.filename).name == name}
 
 
 def _fault(member: zipfile.ZipInfo) -> str:
@@ -130,8 +146,8 @@ def _fault(member: zipfile.ZipInfo) -> str:
     return next((fault for fault, found in faults.items() if found), "")
 
 
-def _refusal(archive: Path, why: str) -> IntegrityError:
-    return IntegrityError(f"{archive}: {why}; MIND's archives are not so, and nothing was unpacked")
+def _refusal(archive: Path, why: str, of: str) -> IntegrityError:
+    return IntegrityError(f"{archive}: {why}; {of}'s archives are not so, and nothing was unpacked")
 
 
 def _require_room(folder: Path, needed: int, archive: Path) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from newsfuse.artifact import MANIFEST
 from newsfuse.dotted import dotted
-from newsfuse.errors import NewsfuseError
+from newsfuse.errors import IntegrityError, NewsfuseError
 from newsfuse.harmless import plain
 from newsfuse.report.section import AbsentError
 from newsfuse.revisions import Revision, opened
@@ -40,6 +40,8 @@ class Evidence:
     """A folder laid out as the project is, with what was found of it."""
     predictions: Path
     """The folder with the run's scores, which may be missing."""
+    remedy: str = ""
+    """What to type for a revision's files to be made again."""
 
     def text(self, path: str, stage: str) -> str:
         """A text file that `stage` makes. Raises AbsentError."""
@@ -113,13 +115,22 @@ class Evidence:
 
     @cached_property
     def run(self) -> Run:
-        """The scores. Raises AbsentError."""
+        """The scores. Raises AbsentError where there are none, IntegrityError where they are damaged."""
         try:
             # a folder by its full path, so that another revision's copy reads as any folder does
             name = WORKSPACE if self.name == WORKSPACE else str(self.predictions.resolve())
             return replace(Run.read(name, self.tree), name=self.name)
         except NewsfuseError as error:
+            if isinstance(error, IntegrityError) and (self.predictions / MANIFEST).is_file():
+                raise self._damaged(error) from error
             raise AbsentError(_absent(self.name, "predictions/scores.parquet", "evaluate")) from error
+
+    def _damaged(self, error: IntegrityError) -> IntegrityError:
+        if not self.remedy:
+            return error
+        # the folder that the error names is a copy; DVC trusts what is read-only in its cache
+        distrust = 'First: chmod -R u+w "$(dvc cache dir)"'
+        return IntegrityError(f"run '{self.name}': its predictions are damaged. {distrust}. {self.remedy}")
 
     @cached_property
     def articles(self) -> pl.DataFrame:
@@ -148,7 +159,7 @@ def gathered(name: str, root: Path) -> Iterator[Evidence]:
             with opened(name, root) as revision, TemporaryDirectory() as copy:
                 dataset = _copied(revision, Path(copy))
                 commit = _described(root, revision.commit)
-                yield Evidence(name, commit, Path(copy), Path(copy, "data", dataset, "predictions"))
+                yield Evidence(name, commit, Path(copy), Path(copy, "data", dataset, "predictions"), revision.remedy)
 
 
 def _plain(frame: pl.DataFrame) -> pl.DataFrame:

@@ -23,7 +23,7 @@ from newsfuse.report.training import training
 
 
 def write(name: str, root: Path, out: Path, against: Sequence[str]) -> None:
-    """Write the page on the run `name` of the project at `root`. Raises ParamsError, StorageError."""
+    """Write the page on the run `name` of the project at `root`. Raises ParamsError, IntegrityError, StorageError."""
     with ExitStack() as stack:
         evidence, *others = (stack.enter_context(gathered(each, root)) for each in dict.fromkeys([name, *against]))
         page = rendered(evidence.name, summary(evidence), sections(evidence, others, root))

@@ -14,6 +14,7 @@ from newsfuse.testing.modules import (
     require_gradients,
     require_module,
     require_parity,
+    require_redrawn,
     require_rows_stand_alone,
     require_same_after_saving,
     require_same_seed_same_bits,
@@ -98,6 +99,11 @@ def the_same_seed_gives_the_same_numbers(plugin: Encoder) -> None:
     require_same_seed_same_bits(lambda: started(_build(plugin, fresh(world().train))), _all(world().train))
 
 
+def a_key_decides_what_is_drawn_for_an_article(plugin: Encoder) -> None:
+    """redraw(key), if a module has it, decides what train() leaves to chance, for each article by itself."""
+    require_redrawn(*_seeded(plugin))
+
+
 def weights_can_be_saved_and_loaded(plugin: Encoder) -> None:
     """The state dict is all there is to a trained module."""
     module, news = _seeded(plugin)
@@ -164,6 +170,7 @@ CHECKS = (
     Check(every_parameter_gets_a_gradient),
     Check(start_leaves_a_working_module),
     Check(the_same_seed_gives_the_same_numbers),
+    Check(a_key_decides_what_is_drawn_for_an_article),
     Check(weights_can_be_saved_and_loaded),
     Check(weights_fit_later_articles),
     Check(an_article_keeps_its_vector_when_others_come),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load
@@ -142,6 +143,21 @@ def require_same_seed_same_bits(make: Callable[[], nn.Module], *inputs: Tensor) 
             breach(f"the same seed gives other numbers in {mode}", remedy)
 
 
+def require_redrawn(module: nn.Module, rows: Tensor) -> None:
+    """What is drawn in train() depends on the key of redraw() and on the row. Raises NotCheckedError without one."""
+    told = [part for part in module.modules() if hasattr(part, "redraw")]
+    if not told:
+        leave_out(f"it has no redraw(key){_by_torch(module, rows)}")
+    output, again = _redrawn(module, told, rows), _redrawn(module, told, rows)
+    if not torch.equal(again, output):
+        remedy = "Draw by the key of redraw() alone (newsfuse.chance), not by torch's generator"
+        breach("the same key gives other numbers in train()", remedy)
+    for chosen in (torch.arange(len(rows)).flip(0), torch.arange(1, 3)):
+        alone = _redrawn(module, told, rows[chosen])
+        remedy = "Draw for the article's own number (newsfuse.chance), not for its place in the batch"
+        require_close(alone, output[chosen], "what is drawn for a row changes with the batch", remedy)
+
+
 def require_parity(module: nn.Module, *inputs: Tensor) -> None:
     """Output and gradients on a GPU are those of the CPU. Raises NotCheckedError where there is no GPU."""
     if not torch.cuda.is_available():
@@ -152,6 +168,22 @@ def require_parity(module: nn.Module, *inputs: Tensor) -> None:
     for what, found, expected in pairs:
         if not torch.allclose(found.cpu(), expected, rtol=DEVICE_RTOL, atol=DEVICE_ATOL * float(expected.abs().max())):
             breach(f"{what} differs between CPU and CUDA", "Look for memory that is read before it is set")
+
+
+def _redrawn(module: nn.Module, told: Iterable[nn.Module], rows: Tensor) -> Tensor:
+    """What it makes of the rows in train(), each part that has one told a key of its own."""
+    for number, part in enumerate(told):
+        cast("Any", part).redraw(number)
+    output: Tensor = module.train()(rows).detach()
+    return output
+
+
+def _by_torch(module: nn.Module, rows: Tensor) -> str:
+    outputs = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        outputs.append(module.train()(rows))
+    return "" if torch.equal(*outputs) else ", and draws otherwise in each of several processes"
 
 
 def _worked(module: nn.Module, inputs: Iterable[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,7 +2,7 @@
 
 `embed.model` is a folder, or the name of a model on the Hugging Face hub. What is on this disk is read from there
 and the network is not asked. A model that is not is downloaded into the hub's own cache, with a warning that says
-so; HF_HUB_OFFLINE=1 forbids it. Code that comes with a model is never run, and no pickle is read.
+so; HF_HUB_OFFLINE=1 forbids it. Code that comes with a model is never run, and no weights but safetensors are read.
 
 A vector's key holds what is in a folder, so that a model trained anew does not get its old vectors; of a model on
 the hub it holds the name and the `revision`.
@@ -168,7 +168,7 @@ def read(name: str, revision: str | None, *, local: bool) -> SentenceTransformer
     from newsfuse.device import device  # noqa: PLC0415 - imports torch
 
     require_modules(name, revision, local=local)
-    with no_pickle():
+    with safetensors_alone():
         return SentenceTransformer(
             name,
             revision=revision,
@@ -200,20 +200,20 @@ def require_modules(name: str, revision: str | None, *, local: bool) -> None:
 
 
 @contextlib.contextmanager
-def no_pickle() -> Iterator[None]:
+def safetensors_alone() -> Iterator[None]:
     """Keep torch.load from the library, which falls back on it for small layers whatever `use_safetensors` says."""
     import torch  # noqa: PLC0415 - see `opened`
 
-    load, torch.load = torch.load, refuse_pickle
+    load, torch.load = torch.load, refuse
     try:
         yield
     finally:
         torch.load = load
 
 
-def refuse_pickle(*_args: object, **_kwargs: object) -> NoReturn:
+def refuse(*_args: object, **_kwargs: object) -> NoReturn:
     """Stand in for torch.load."""
-    msg = "some of its weights are pickled, and newsfuse reads none but safetensors"
+    msg = "some of its weights are in a format that can run code, and newsfuse reads none but safetensors"
     raise ValueError(msg)
 
 

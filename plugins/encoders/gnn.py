@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from newsfuse import Encoder, Graph, Inputs, Need, Neighbours, Options, Vocabulary, hookimpl
+from newsfuse.chance import drawn_by, fraction
 from newsfuse.errors import PluginError
 
 Backend = Literal["auto", "dgl", "torch"]
@@ -300,8 +301,13 @@ class Links(nn.Module):
     def __init__(self, neighbours: Neighbours) -> None:
         """Holds the arrays of `neighbours`."""
         super().__init__()
+        self.key: int | None = None
         self.register_buffer("offsets", neighbours.offsets, persistent=False)
         self.register_buffer("sources", neighbours.sources, persistent=False)
+
+    def redraw(self, key: int) -> None:
+        """Let every node hear other neighbours from now on, the same in every batch that it is in."""
+        self.key = key
 
     def draw(self, nodes: Tensor, fanout: int | None) -> tuple[Tensor, Tensor]:
         """Neighbours of `nodes` (n,), all or about `fanout` of them: offsets (n + 1,), node numbers.
@@ -316,19 +322,19 @@ class Links(nn.Module):
         hearer = torch.repeat_interleave(counts)
         nth = torch.arange(len(hearer), device=nodes.device) - offsets[hearer]
         if fanout is not None:
-            nth = _stretched(nth, degrees[hearer], fanout)
+            nth = self._stretched(nth, nodes[hearer], degrees[hearer], fanout)
         return offsets, self.sources[starts[hearer] + nth]
+
+    def _stretched(self, nth: Tensor, hearers: Tensor, degrees: Tensor, fanout: int) -> Tensor:
+        where = fraction(drawn_by(self.key), hearers * fanout + nth)
+        drawn = ((nth + where) * (degrees / fanout)).long()
+        return torch.where(degrees > fanout, torch.minimum(drawn, degrees - 1), nth)
 
 
 def _by_kind(values: Tensor, spans: dict[str, slice]) -> dict[str, Tensor]:
     # one split: the gradient of each slice by itself would be a tensor of zeros as large as the whole
     parts = values.split([span.stop - span.start for span in spans.values()])
     return dict(zip(spans, parts, strict=True))
-
-
-def _stretched(nth: Tensor, degrees: Tensor, fanout: int) -> Tensor:
-    drawn = ((nth + torch.rand(len(nth), device=nth.device)) * (degrees / fanout)).long()
-    return torch.where(degrees > fanout, torch.minimum(drawn, degrees - 1), nth)
 
 
 def _ends(relation: str) -> tuple[str, str]:

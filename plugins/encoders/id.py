@@ -5,6 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from newsfuse import Encoder, Inputs, Need, Options, Vocabulary, hookimpl
+from newsfuse.chance import drawn_by, happens
 
 UNKNOWN = 0
 
@@ -24,15 +25,20 @@ class Id(nn.Module):
     def __init__(self, seen: Vocabulary, dim: int, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
+        self.key: int | None = None
         self.vectors = nn.Embedding(seen.size, dim)
         nn.init.normal_(self.vectors.weight, std=dim**-0.5)  # length 1: short enough for a few steps to turn it
         self.register_buffer("rows", seen.rows, persistent=False)
+
+    def redraw(self, key: int) -> None:
+        """Let other articles be unknown from now on."""
+        self.key = key
 
     def forward(self, news: Tensor) -> Tensor:
         """(M,) -> (M, dim)"""
         rows = self.rows[news]
         if self.training and self.dropout:
-            rows = torch.where(torch.rand_like(rows, dtype=torch.float) < self.dropout, UNKNOWN, rows)
+            rows = torch.where(happens(drawn_by(self.key), rows, self.dropout), UNKNOWN, rows)
         return self.vectors(rows)
 
 

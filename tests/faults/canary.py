@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import base64
+import bz2
+import gzip
+import lzma
 import secrets
 import subprocess
+import zipfile
+import zlib
+from contextlib import suppress
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 START = b"sk-CANARY"
@@ -23,7 +30,20 @@ def encoded(word: bytes) -> Iterator[bytes]:
         yield text[-(-8 * offset // 6) : (offset + len(word)) * 8 // 6]
 
 
-NEEDLES = (START, *encoded(START))
+NEEDLES = (
+    START,
+    *encoded(START),
+    START.hex().encode(),
+    START.hex().upper().encode(),
+    START.decode().encode("utf-16-le"),
+)
+PACKED: dict[bytes, Callable[[bytes], bytes]] = {
+    b"\x1f\x8b": gzip.decompress,
+    b"\x78": zlib.decompress,
+    b"BZh": bz2.decompress,
+    b"\xfd7zXZ": lzma.decompress,
+}
+"""What a packed file begins with, and how it is unpacked."""
 
 
 def traces(folder: Path) -> list[str]:
@@ -37,7 +57,20 @@ def traces(folder: Path) -> list[str]:
 
 
 def shows(content: bytes) -> bool:
-    return any(needle in content for needle in NEEDLES)
+    return any(needle in part for part in (content, *unpacked(content)) for needle in NEEDLES)
+
+
+def unpacked(content: bytes) -> Iterator[bytes]:
+    """What a packed file holds, once more packed or not; nothing of another one."""
+    parts: list[bytes] = []
+    with suppress(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError):
+        parts = [unpack(content) for start, unpack in PACKED.items() if content.startswith(start)]
+        if content.startswith(b"PK"):
+            with zipfile.ZipFile(BytesIO(content)) as archive:
+                parts = [archive.read(member) for member in archive.infolist()]
+    for part in parts:
+        yield part
+        yield from unpacked(part)
 
 
 def repositories(folder: Path) -> Iterator[Path]:

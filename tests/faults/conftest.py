@@ -6,10 +6,10 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from faults.book import BOOK, LAST, LEFT_OUT, Measured
+from faults.book import BOOK, LAST, LEFT_OUT, Measured, Observed
 from faults.buyer import ARTIFACT, Buyer
 from faults.canary import traces
-from faults.page import Row
+from faults.page import Left, Row
 from openai_server import OpenAIServer
 from project import missing
 
@@ -42,6 +42,16 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     return write
 
 
+@pytest.fixture
+def observed(request: pytest.FixtureRequest) -> Observed:
+    book = request.config.stash[BOOK]
+
+    def write(fault: int, done: str, *, code: int | str, left: str) -> None:
+        book.setdefault(request.node.nodeid, []).append(Left(fault, done, str(code), left))
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Buyer:
     """For copying only."""
@@ -65,6 +75,29 @@ def satisfied(opened: Buyer, shop: OpenAIServer, tmp_path_factory: pytest.TempPa
     assert outcome.code == 0, outcome.text
     assert buyer.wrong() == []
     return buyer
+
+
+@pytest.fixture(scope="session")
+def everything(shop: OpenAIServer, tmp_path_factory: pytest.TempPathFactory) -> Buyer:
+    """The whole pipeline of the shipped data, run by DVC and committed; of a model that learned nothing. To be copied.
+
+    With the graph, since it is an input that may be damaged or stale too.
+    """
+    if reason := missing():
+        pytest.skip(reason)
+    buyer = Buyer.bare(tmp_path_factory.mktemp("pipeline") / "a project").at(shop).under(NEWSFUSE_MAX_INPUTS="512")
+    for setting in ("epochs", "pretrain_epochs", "cold_mask"):
+        buyer.edit("params.yaml", rf"(?m)^  {setting}: [\d.]+", f"  {setting}: 0")
+    buyer.edit("params.yaml", "refit: true", "refit: false")
+    buyer.dvc("repro")
+    buyer.commit()
+    return buyer
+
+
+@pytest.fixture
+def whole(everything: Buyer, server: OpenAIServer, tmp_path: Path) -> Buyer:
+    """The test's own, in which every stage has run."""
+    return everything.copy(tmp_path / "a project")
 
 
 @pytest.fixture

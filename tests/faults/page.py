@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,23 +27,32 @@ FAULTS = {
     13: "the disk is full",
     14: "the ledger is damaged",
     15: "an artifact is damaged",
+    16: "news that a stage has not seen",
+    17: "a hostile table",
     18: "a plugin is broken",
     19: "secrets and hostile text",
+    20: "other surroundings",
     21: "the budget",
     22: "something is lost or run again",
+    23: "a later stage fails",
+    24: "training is killed",
 }
 """By the numbers under which the design counts them."""
 TEXT = """\
 # Faults
 
-What happens to money when something goes wrong in `embed`, the one stage that may cost any. The table is not
-written by hand: `tests/faults` causes each fault, with the real stage, the real `openai` client, real DVC where it
-has a part, and a server on this machine that counts every text it would bill for. A text counts as billed as soon
-as its request has arrived, even if the answer never got through. A test compares this page with what it measured;
+What happens when something goes wrong: first to money in `embed`, the one stage that may cost any, then to what the
+other stages and commands leave behind. The tables are not written by hand: `tests/faults` causes each fault, with the
+real stages, real DVC where it has a part, and a test compares this page with what it measured;
 
     python -m pytest tests/faults --run-slow --write-faults
 
 writes it anew.
+
+## What may cost money
+
+With the real `openai` client, and a server on this machine that counts every text it would bill for. A text counts as
+billed as soon as its request has arrived, even if the answer never got through.
 
 - **exit code**: of the stage that met the fault (DVC itself turns every failure into 255), each attempt's if there
   are several: 0 done · 3 bad data · 4 authentication · 5 quota or budget · 6 provider · 7 integrity · 8 disk ·
@@ -58,9 +67,33 @@ writes it anew.
 """
 
 
+UNPAID = """
+## What costs nothing
+
+Whoever meets such a fault says what was found, where, and what to do, without a traceback; 0 requests in all.
+
+| fault | what was done | exit code | what is left |
+|---|---|---|---|
+"""
+CELL = r"([^|]+)"
+
+
+@dataclass(frozen=True, order=True)
+class Left:
+    """One line of the second table, as a row of the first."""
+
+    fault: int
+    done: str
+    code: str
+    left: str
+
+    def __str__(self) -> str:
+        return f"| {self.fault} {FAULTS[self.fault]} | {self.done} | {self.code} | {self.left} |\n"
+
+
 @dataclass(frozen=True, order=True)
 class Row:
-    """One line of the table; `fault` is a number of FAULTS, all else as a reader sees it."""
+    """One line of the first table; `fault` is a number of FAULTS, all else as a reader sees it."""
 
     fault: int
     done: str
@@ -72,17 +105,24 @@ class Row:
         return f"| {self.fault} {FAULTS[self.fault]} | {self.done} | {self.code} | {self.requests} | {self.twice} |\n"
 
 
-def written(rows: Iterable[Row]) -> str:
+def written(rows: Iterable[Row | Left]) -> str:
     """The page."""
-    return TEXT + "".join(map(str, sorted(rows)))
+    paid, unpaid = (
+        [str(row) for row in sorted(each for each in rows if isinstance(each, kind))] for kind in (Row, Left)
+    )
+    return "".join([TEXT, *paid, UNPAID, *unpaid])
 
 
-def read(page: str) -> set[Row]:
+def read(page: str) -> set[Row | Left]:
     """The rows of a page."""
-    lines = re.findall(r"(?m)^\| (\d+) [^|]*\| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", page)
-    return {Row(int(fault), *cells) for fault, *cells in lines}
+    return {kind(int(fault), *cells) for kind in (Row, Left) for fault, *cells in _lines(page, len(fields(kind)) - 1)}
 
 
-def cases(rows: Iterable[Row]) -> set[tuple[object, ...]]:
+def _lines(page: str, cells: int) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = re.findall(rf"(?m)^\| (\d+) [^|]*\| {' [|] '.join([CELL] * cells)} \|$", page)
+    return found
+
+
+def cases(rows: Iterable[Row | Left]) -> set[tuple[object, ...]]:
     """What a row is about, without what was measured."""
-    return {astuple(row)[:2] for row in rows}
+    return {(type(row), row.fault, row.done) for row in rows}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from faults.book import Measured
+    from faults.book import Measured, Observed
     from faults.buyer import Buyer
     from openai_server import OpenAIServer
 
@@ -173,3 +174,134 @@ def test_metrics_that_cannot_be_written_are_not_there(owner: Buyer, server: Open
     assert owner.receipt()["reused"] == len(TITLES)
     assert server.requests == 0
     measured(13, "no space for metrics/embed.json; freed, run again", code="8, 0", requests="0 / 0", twice=0)
+
+
+# what the other stages and commands write
+
+TINY = "data/tiny"
+FULL = "could not be written: "
+OUT = {"graph": "graph", "train": "model", "evaluate": "predictions"}
+
+
+@pytest.fixture
+def disks(whole: Buyer, tmp_path: Path) -> Iterator[dict[str, Disk]]:
+    """Under data/tiny and under metrics, which hold what they held."""
+    made: dict[str, Disk] = {}
+    for path in (TINY, "metrics"):
+        shutil.move(whole.root / path, tmp_path / "held")
+        made[path] = Disk(whole.root / path, n_bytes=2**24)
+        shutil.copytree(tmp_path / "held", whole.root / path, dirs_exist_ok=True)
+        shutil.rmtree(tmp_path / "held")
+    yield made
+    for disk in made.values():
+        disk.remove()
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", OUT)
+def test_no_part_of_an_artifact_that_does_not_fit_is_left(
+    whole: Buyer, disks: dict[str, Disk], stage: str, observed: Observed
+) -> None:
+    out, disk = whole.root / TINY / OUT[stage], disks[TINY]
+    before = whole.hashes(f"{TINY}/{OUT[stage]}")
+    shutil.rmtree(out)  # as DVC does before it runs the stage
+    for spare in (0, 2, 6):
+        disk.fill(spare)
+        others = names(disk.folder)
+        outcome = whole.stage(stage)
+        assert outcome.code == 8, outcome.text
+        assert f"ERROR: {TINY}/{OUT[stage]}: {FULL}" in outcome.text
+        assert "Nothing was left behind; free some space or mend the permissions and run again" in outcome.text
+        assert names(disk.folder) == others
+        disk.free()
+    assert whole.stage(stage).code == 0
+    assert whole.hashes(f"{TINY}/{OUT[stage]}") == before
+    done = f"no space for the artifact of {stage}, none for part of it, for more of it; freed, run again"
+    observed(13, done, code="8, 8, 8, 0", left="nothing: neither the artifact nor a draft of it")
+
+
+@pytest.mark.slow
+def test_metrics_of_evaluate_that_do_not_fit_are_named_and_none_is_half_there(
+    whole: Buyer, disks: dict[str, Disk], observed: Observed
+) -> None:
+    before, disk = whole.hashes("metrics/evaluate/plots"), disks["metrics"]
+    shutil.rmtree(whole.root / "metrics/evaluate")
+    for spare in (0, 3):
+        disk.fill(spare)
+        outcome = whole.stage("evaluate")
+        assert outcome.code == 8, outcome.text
+        assert f": {FULL}{os.strerror(errno.ENOSPC)}. What was there is as it was; free some space" in outcome.text
+        assert "ERROR: metrics/evaluate/" in outcome.text
+        left = [path for path in (whole.root / "metrics/evaluate").rglob("*") if path.is_file()]
+        assert [
+            path
+            for path in left
+            if whole.hashes(str(path.parent.relative_to(whole.root)))[path.name] != before[path.name]
+        ] == []
+        disk.free()
+        shutil.rmtree(whole.root / "metrics/evaluate", ignore_errors=True)
+    assert whole.stage("evaluate").code == 0
+    assert whole.hashes("metrics/evaluate/plots") == before
+    observed(
+        13,
+        "no space for evaluate's metrics and plots, space for some; freed, run again",
+        code="8, 8, 0",
+        left="whole files alone; the one without space is told",
+    )
+
+
+@pytest.mark.slow
+def test_curves_that_do_not_fit_stop_training_and_leave_no_model(
+    whole: Buyer, disks: dict[str, Disk], observed: Observed
+) -> None:
+    before, disk = whole.locked(), disks["metrics"]
+    for path in ("metrics/train", f"{TINY}/model"):
+        shutil.rmtree(whole.root / path)
+    disk.fill()
+    outcome = whole.stage("train")
+    assert outcome.code == 8, outcome.text
+    assert re.search(rf"ERROR: metrics/(train|speed): could not be written: {os.strerror(errno.ENOSPC)}", outcome.text)
+    assert "Traceback" not in outcome.text
+    assert not (whole.root / TINY / "model").exists()
+    disk.free()
+    assert whole.stage("train").code == 0
+    whole.dvc("commit", "--force", "train")
+    assert {path: md5 for path, md5 in whole.locked().items() if before[path] != md5} == {}
+    observed(13, "no space for the curves of train; freed, run again", code="8, 0", left="no model")
+
+
+COMMANDS = {
+    "report": ("report", "--out", "{full}/report.html"),
+    "compare": ("compare", "workspace", "HEAD", "--md", "{full}/change.md"),
+    "submission": ("submission", "--split", "dev", "--out", "{full}/prediction.zip"),
+    "ensemble": ("ensemble", "workspace", "HEAD", "--out", "{full}/ensemble"),
+    "synth": ("synth", "{full}/made"),
+    "ledger export": ("ledger", "export", "{full}/vectors"),
+}
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Disk]:
+    disk = Disk(tmp_path / "full", n_bytes=2**20)
+    disk.fill()
+    yield disk
+    disk.remove()
+
+
+@pytest.mark.slow
+def test_commands_that_cannot_write_name_the_file_and_leave_nothing(
+    whole: Buyer, full: Disk, observed: Observed
+) -> None:
+    for words in COMMANDS.values():
+        named = [word.format(full=full.folder) for word in words]
+        outcome = whole.run("newsfuse", *named)
+        assert outcome.code == 8, outcome.text
+        assert f"ERROR: {full.folder}" in outcome.text
+        assert "Traceback" not in outcome.text
+        assert [path.name for path in full.folder.rglob("*") if path.is_file()] == ["filler"]
+    done = ", ".join(f"`newsfuse {name}`" for name in COMMANDS)
+    observed(13, f"no space for the file of {done}", code=8, left="nothing; the file is told, and what to do")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from faults.book import BOOK, LAST, LEFT_OUT
-from faults.page import FAULTS, PAGE, Row, cases, read, written
+from faults.page import FAULTS, PAGE, Left, Row, cases, read, written
 
 TESTS = {path for path in Path(__file__).parent.glob("test_fault_*.py") if path.name != LAST}
 
@@ -15,7 +15,7 @@ TESTS = {path for path in Path(__file__).parent.glob("test_fault_*.py") if path.
 def everything_ran(request: pytest.FixtureRequest) -> bool:
     """Whether each test that measures something was chosen, and did."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    measuring = [item for item in items if "measured" in item.fixturenames]
+    measuring = [item for item in items if {"measured", "observed"} & {*item.fixturenames}]
     narrowed = any("::" in argument for argument in request.config.args) or request.config.stash[LEFT_OUT]
     measured = request.config.stash[BOOK]
     return not narrowed and {item.path for item in measuring} == TESTS and all(i.nodeid in measured for i in measuring)
@@ -34,7 +34,8 @@ def test_the_page_shows_what_was_measured(request: pytest.FixtureRequest) -> Non
 
 
 def test_a_page_can_be_read_back() -> None:
-    rows = {Row(1, "a kill", "137, 0", "1 / 3", "≤ 3 (in flight)"), Row(22, "`dvc repro`", "0", "0", "0")}
+    paid = {Row(1, "a kill", "137, 0", "1 / 3", "≤ 3 (in flight)"), Row(22, "`dvc repro`", "0", "0", "0")}
+    rows = paid | {Left(17, "a pipe", "3", "nothing"), Left(13, "a kill", "8, 0", "no `x`, no half")}
     assert read(written(rows)) == rows
 
 
