@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from newsfuse import Mode, __version__
-from newsfuse.commands import ablate, data, experiments, ledger, new, plugins, report, results, show
+from newsfuse.commands import ablate, data, doctor, experiments, ledger, new, plugins, report, results, show
 from newsfuse.stage import guarded, log_printably
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
 )
 app.add_typer(data.bundles, name="import")
 app.add_typer(ledger.app, name="ledger")
-for module in (ablate, data, experiments, new, plugins, report, results, show):
+for module in (ablate, data, doctor, experiments, new, plugins, report, results, show):
     for command in module.COMMANDS:
         app.command()(command)
 
