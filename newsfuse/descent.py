@@ -49,7 +49,8 @@ class Descent:
         """Go on after `taken` steps, with the memory that `state` was then."""
         for key, value in state.items():
             number, name = key.split(".")
-            self.optimiser.state[self.parameters[int(number)]][name] = value
+            parameter = self.parameters[int(number)]
+            self.optimiser.state[parameter][name] = value.to(parameter.device)
         self.taken = taken
 
 

@@ -19,7 +19,7 @@ from newsfuse.memory import give_back
 from newsfuse.ondevice import lessons_on
 from newsfuse.params import Train
 from newsfuse.recommender import Recommender
-from newsfuse.room import rehearse, room
+from newsfuse.room import ran_out, rehearse, room
 from newsfuse.team import ALONE, Team
 
 TIDY = 512
@@ -174,7 +174,8 @@ class Study:
         try:
             self.descent.step(self._weighed(height, batch, scores))
         except Exception as error:
-            self.model.require_backward(error, batch.news, batch.history, batch.clicked)
+            if not ran_out(error):
+                self.model.require_backward(error, batch.news, batch.history, batch.clicked)
             raise
         return fit_sums(scores.detach()) * (not batch.idle)
 

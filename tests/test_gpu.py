@@ -23,6 +23,7 @@ from newsfuse.checkpoint import packed
 from newsfuse.device import device, seed_everything
 from newsfuse.epochs import Epoch
 from newsfuse.errors import ParamsError
+from newsfuse.learning import Learner
 from newsfuse.ondevice import lessons_on
 from newsfuse.params import Train
 from newsfuse.plugin import Plugin
@@ -30,6 +31,7 @@ from newsfuse.ranking import ranking, unknown_last
 from newsfuse.recommender import Recommender
 from newsfuse.room import rehearse, room
 from newsfuse.scoring import score
+from newsfuse.study import Place, Study
 from newsfuse.testing import modules
 from newsfuse.testing.contract import State, examine
 from newsfuse.testing.kit import CHECKS
@@ -127,6 +129,22 @@ def test_weights_trained_there_are_saved_as_those_of_the_cpu(there: torch.device
     home = untrained(("category", "llm"), CPU)
     home.load_state_dict({name: each.cpu() for name, each in model.state_dict().items()})
     assert len(packed(home.state_dict())) == len(packed(untrained(("category", "llm"), CPU).state_dict()))
+
+
+def test_interrupted_training_goes_on_there(there: torch.device) -> None:
+    """A bookmark is read to the CPU, and what AdamW remembers has to be where the parameters are."""
+    encoders, settings = ("category", "llm"), Train.model_validate(SETTINGS | {"pretrain_epochs": 2})
+
+    def studied(where: torch.device) -> Study:
+        learner = Learner(untrained(encoders, where), behaviors(160, 0), settings, history=HISTORY, seed=0)
+        return next(learner.left())[1]
+
+    unbroken, resumed = studied(there), studied(there)
+    unbroken.epoch(lambda: None)
+    kept = {name: value.detach().cpu().clone() for name, value in unbroken.state().items()}
+    resumed.resume(kept, Place(1))
+    found, expected = resumed.epoch(lambda: None), unbroken.epoch(lambda: None)
+    assert found.fit.loss == pytest.approx(expected.fit.loss, rel=1e-6)
 
 
 UNEVEN = behave(
