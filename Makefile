@@ -1,5 +1,6 @@
 # make run: set up, run the pipeline, show the metrics.   make test: set up, run the tests.
 # make audit: known vulnerabilities of all dependencies.   make sbom: what is installed, as CycloneDX, in sbom.json.
+# make image-test: build the image and try it, with docker, podman or buildah (docs/image.md).
 # TORCH=cuda installs the CUDA build of PyTorch; PYTHON=... chooses the Python (3.11 installs everything).
 
 TORCH ?= cpu
@@ -16,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # stages are run as `python`, which must be the one of .venv
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run check-lock test lint audit sbom install clean
+.PHONY: run check-lock test lint audit sbom image-test install clean
 
 run: install
 	dvc repro
@@ -45,6 +46,10 @@ audit: $(SECURITY)/installed
 sbom: install $(SECURITY)/installed
 	$(SECURITY)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o .sbom.json.draft
 	mv .sbom.json.draft sbom.json
+
+# ENGINE, BASE and the other variables of the script are taken from the environment
+image-test:
+	scripts/image-test
 
 # an environment of their own: what they need is not what is looked at
 $(SECURITY)/installed: scripts/security.txt

@@ -89,11 +89,15 @@ def verified(folder: Path, *, kind: str) -> dict[str, Any]:
 def _remedy(folder: Path, kind: str) -> str:
     if kind not in STAGES:
         return f"Make it again: rm -rf {quote(str(folder))}, and run what wrote it"
+    # not forced: a whole one in the cache needs neither a ledger nor hours
+    return f"Should the same come again, DVC has kept it so: add --force. Make it again: {again(folder, kind)}"
+
+
+def again(folder: Path, stage: str, *, force: bool = False) -> str:
+    """The command that makes a stage's artifact once more; `force`: even where DVC's cache has one as it was."""
     # DVC trusts objects of its cache that are read-only: a damaged one would be served again at the next checkout
     distrust = 'chmod -R u+w "$(dvc cache dir)"'
-    # not forced: a whole one in the cache needs neither a ledger nor hours
-    again = f"rm -rf {quote(str(folder))} && {distrust} && dvc repro --single-item {kind}"
-    return f"Should the same come again, DVC has kept it so: add --force. Make it again: {again}"
+    return f"rm -rf {quote(str(folder))} && {distrust} && dvc repro{' --force' * force} --single-item {stage}"
 
 
 def _sealed(content: dict[str, Any]) -> dict[str, Any]:

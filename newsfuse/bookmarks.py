@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import Tensor
 
-from newsfuse.artifact import verified, writing
+from newsfuse.artifact import verified, write_text, writing
 from newsfuse.checkpoint import packed
 from newsfuse.environment import Environment
 from newsfuse.errors import IntegrityError, StorageError
@@ -65,7 +65,10 @@ class Bookmarks:
         if not self._number:
             return None
         path = self._path(self._number)
-        return Bookmark(load_file(path / STATE), verified(path, kind=KIND))
+        notes = verified(path, kind=KIND)
+        # copies: the file is mapped, and would stay on the disk as long as anybody looked at it
+        tensors = {name: tensor.clone() for name, tensor in load_file(path / STATE).items()}
+        return Bookmark(tensors, notes)
 
     def keep(self, bookmark: Bookmark) -> None:
         """Write it, and then remove those before it. What cannot be kept is a warning: training goes on without it."""
@@ -75,8 +78,8 @@ class Bookmarks:
         before, self._number = self._all(), self._number + 1
         try:
             with writing(self._path(self._number), kind=KIND, settings=bookmark.notes) as draft:
-                (draft / STATE).write_bytes(packed(bookmark.tensors))
-        except StorageError as error:
+                (draft / STATE).write_bytes(packed({name: each.cpu() for name, each in bookmark.tensors.items()}))
+        except (StorageError, MemoryError) as error:
             log.warning("no bookmark, training goes on without it: %s", error)
         else:
             _remove(before)
@@ -121,6 +124,8 @@ def bookmarks(recipe: Recipe, team: Team) -> Iterator[Bookmarks]:
     try:
         yield Bookmarks(folder if _locked(lock, folder, recipe) else None, minutes, team)
     finally:
+        if lock.is_locked and not any(folder.glob(NUMBERS)):
+            _remove([folder])  # else runs that come to nothing would push out those that can go on
         lock.release()
 
 
@@ -129,23 +134,27 @@ def _locked(lock: FileLock, folder: Path, recipe: Recipe) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        (folder / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
+        write_text(folder / RECIPE, recipe.to_json())
     except Timeout:
         log.info("%s: another run trains the same; this one keeps no bookmarks", folder)
-    except OSError as error:
-        log.warning("%s: no bookmarks can be kept: %s", folder, error.strerror or error)
+    except (OSError, StorageError) as error:
+        log.warning("%s: no bookmarks can be kept: %s", folder, error)
+        lock.release()
     return lock.is_locked
 
 
 def _tell_others(folder: Path, recipe: Recipe) -> None:
     """Of interrupted training with other recipes: what differs from the latest one; the oldest ones are removed."""
     others = sorted((each for each in folder.parent.glob("*") if each != folder), key=_age_s)
-    _remove(each for each in others[KEPT:] if not _in_use(each))
+    for each in others[KEPT:]:
+        with _unused(each) as free:
+            _remove([each] if free else [])
     if any(folder.glob(NUMBERS)):
         return
     for other in others[:KEPT]:
-        was = _recipe(other) if any(other.glob(NUMBERS)) else None
-        if was and was.parts.get("dataset") == recipe.parts["dataset"] and not _in_use(other):
+        with _unused(other) as free:
+            was = _recipe(other) if free and any(other.glob(NUMBERS)) else None
+        if was and was.parts.get("dataset") == recipe.parts["dataset"]:
             changes = recipe.changes(was)
             more = ", ..." if len(changes) > NAMED else ""
             changed = ", ".join(changes[:NAMED]) + more
@@ -160,19 +169,26 @@ def _recipe(folder: Path) -> Recipe | None:
         return None
 
 
-def _in_use(folder: Path) -> bool:
+@contextmanager
+def _unused(folder: Path) -> Iterator[bool]:
+    """Whether no run keeps bookmarks there, and none will while this lasts."""
     lock = FileLock(folder / "lock", blocking=False)
     try:
-        with lock:
-            return False
+        lock.acquire()
     except (Timeout, OSError):
-        return True
+        yield False
+    else:
+        yield True
+        lock.release()
 
 
 def _age_s(path: Path) -> float:
-    return time.time() - path.stat().st_mtime
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:  # another run has ended, and removed it
+        return float("inf")
 
 
-def _remove(paths: Iterator[Path] | list[Path]) -> None:
+def _remove(paths: Sequence[Path]) -> None:
     for path in paths:
         shutil.rmtree(path, ignore_errors=True)

@@ -50,7 +50,10 @@ class Descent:
         for key, value in state.items():
             number, name = key.split(".")
             parameter = self.parameters[int(number)]
-            self.optimiser.state[parameter][name] = value.to(parameter.device)
+            # laid out in memory as the parameter is, which the fused AdamW relies on
+            like = parameter.detach() if value.shape == parameter.shape else value
+            own = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
+            self.optimiser.state[parameter][name] = own.copy_(value)
         self.taken = taken
 
 

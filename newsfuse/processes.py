@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
+from torch.multiprocessing.spawn import ProcessContext, ProcessException, ProcessRaisedException, start_processes
 
 from newsfuse.artifact import write_text
 from newsfuse.device import device
@@ -18,7 +18,7 @@ from newsfuse.errors import InterruptedRunError, NewsfuseError, ParamsError, Sto
 from newsfuse.params import Params, load
 from newsfuse.registry import Registry
 from newsfuse.stage import log_stage
-from newsfuse.team import MEETING, Team, members, team
+from newsfuse.team import MEETING, Team, members, started_together, team
 
 Work = Callable[[Params, Registry, Team], None]
 
@@ -32,12 +32,12 @@ def together(work: Work, params: Params, registry: Registry, processes: int) -> 
     Raises what the work raises; ParamsError where torchrun started another number, InterruptedRunError where one of
     several processes was killed, which ends the others.
     """
-    if members() > 1:
+    if started_together():
         _require(processes)
-    if members() > 1 or processes == 1:
+    if started_together() or processes == 1:
         with team(device()) as us:
             if not us.leads:
-                logging.getLogger("newsfuse").setLevel(logging.WARNING)  # all have the same to say
+                logging.getLogger("newsfuse").setLevel(logging.ERROR)  # all have the same to say
             work(params, registry, us)
     else:
         _lead(work, processes)
@@ -62,8 +62,8 @@ def _lead(work: Work, processes: int) -> None:
         context = start_processes(_member, (work, processes, threads, folder), processes, join=False)
         try:
             _wait(context)
-        except ProcessExitedException as error:
-            raise _mishap(context, Path(folder)) from error
+        except ProcessException as error:
+            raise _mishap(context, Path(folder), error) from error
         finally:
             for process in context.processes:
                 process.kill()  # of those that are left, when we are told to stop
@@ -74,11 +74,12 @@ def _wait(context: ProcessContext) -> None:
         pass
 
 
-def _mishap(context: ProcessContext, folder: Path) -> NewsfuseError:
+def _mishap(context: ProcessContext, folder: Path, first: ProcessException) -> Exception:
     """What to tell: that one was killed, as the others then only miss it; else what the first one said."""
     codes = [process.exitcode or 0 for process in context.processes]
-    # SIGTERM is what those get that go on
-    killed = [(rank, -code) for rank, code in enumerate(codes) if code < 0 and code != -signal.SIGTERM]
+    # SIGTERM is what those get, too, that go on when the first one has ended
+    ended = {-signal.SIGTERM: [first.error_index]}
+    killed = [(rank, -code) for rank, code in enumerate(codes) if code < 0 and rank in ended.get(code, [rank])]
     if killed:
         rank, signum = killed[0]
         message = (
@@ -87,8 +88,10 @@ def _mishap(context: ProcessContext, folder: Path) -> NewsfuseError:
         )
         return InterruptedRunError(message, signum)
     said = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    if not said and isinstance(first, ProcessRaisedException):
+        return first
     error = NewsfuseError(said[0]["message"] if said else f"a process ended with exit code {max(codes)}")
-    error.exit_code = said[0]["exit_code"] if said else max(codes)
+    error.exit_code = said[0]["exit_code"] if said else max(1, *codes)
     return error
 
 

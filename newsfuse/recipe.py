@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import newsfuse
 from newsfuse.params import Params
+from newsfuse.team import Team
 
 SECTIONS = ("dataset", "encoders", "fusion", "model", "options", "plugin_packages", "seed", "train", "user_encoder")
 """Of params.yaml: what the train stage depends on."""
-CODE = (Path(newsfuse.__file__).parent, Path("plugins"))
+CODE = (Path(newsfuse.__file__).parent, Path("plugins"), Path("stages"))
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,13 @@ class Recipe:
     parts: Mapping[str, str]
 
     @classmethod
-    def of(cls, params: Params, files: Sequence[Path]) -> "Recipe":
-        """`files`: of those that are there, what they hold counts. Raises OSError."""
+    def of(cls, params: Params, files: Sequence[Path], team: Team) -> "Recipe":
+        """`files`: of those that are there, what they hold counts. `team`: who will train. Raises OSError."""
         settings = params.model_dump(mode="json", include=set(SECTIONS))
         read = {str(path): _sha256(path) for path in files if path.exists()}
-        return cls({**dict(_flat(settings)), **read, "the code": _sha256_of_code(), "torch": torch.__version__})
+        where = {"processes": str(team.size), "device": team.device.type}
+        libraries = {"torch": torch.__version__, "numpy": np.__version__}
+        return cls({**dict(_flat(settings)), **read, **where, **libraries, "the code": _sha256_of_code()})
 
     @property
     def name(self) -> str:
@@ -42,7 +46,11 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
         """What `to_json` wrote. Raises ValueError."""
-        return cls(json.loads(text))
+        parts = json.loads(text)
+        if not isinstance(parts, dict):
+            message = f"{text[:20]!r} is no recipe"
+            raise ValueError(message)  # noqa: TRY004 - as of what is no JSON
+        return cls(parts)
 
     def changes(self, other: "Recipe") -> list[str]:
         """Names of what differs, or is in one of the two alone."""
@@ -63,9 +71,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _of_code(folder: Path) -> Iterator[Path]:
+    """Its files, those included that plugins may keep beside them, without what Python compiles them to."""
+    return (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
 def _sha256_of_code() -> str:
     found = hashlib.sha256()
     for folder in CODE:
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted(_of_code(folder)):
             found.update(f"{path.relative_to(folder)}\0{_sha256(path)}\n".encode())
     return found.hexdigest()

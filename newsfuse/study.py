@@ -54,7 +54,7 @@ class Place:
     epochs: int = 0
     batches: int = 0
     sums: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """Of `fit_sums` over these batches, as far as this process learned from them."""
+    """Of `fit_sums` over these batches."""
     seconds: float = 0.0
     """That they took."""
 
@@ -122,16 +122,15 @@ class Study:
         self.model.train()
         began = time.perf_counter() - self.place.seconds
         with prefetched(self._batches()) as batches:
-            for batch in self._shown(batches):
+            for batch in self._with_bar(batches):
                 with room(self.settings.batch_size, self.device, self._rehearse, processes=self.team.size):
                     sums = self._learned(batch.to(self.device))
                 self._advance(sums, time.perf_counter() - began)
                 if self.place.batches < self.n_batches:
                     paused()
         give_back()
-        sums = self.team.sum(torch.tensor(self.place.sums, dtype=torch.double))
+        sums, total = torch.tensor(self.place.sums, dtype=torch.double), len(self.course.lessons)
         self.place = Place(self.place.epochs + 1)
-        total = len(self.course.lessons)
         return Pass(Fit.mean(sums, total), self.descent.rate, total / (time.perf_counter() - began))
 
     def _batches(self) -> Iterator[Batch]:
@@ -148,7 +147,7 @@ class Study:
         """Of the epoch."""
         return mixed(self.seed, self.course.number, self.place.epochs)
 
-    def _shown(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _with_bar(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same, with a bar on the terminal while they last."""
         name, left = f"{self.course.name}, epoch {self.place.epochs + 1}", self.n_batches - self.place.batches
         hidden = not (sys.stderr.isatty() and self.team.leads)
@@ -162,13 +161,13 @@ class Study:
             give_back()
 
     def _learned(self, batch: Batch) -> Tensor:
-        """What `fit_sums` makes of the scores that the model had before this step."""
+        """A step; what `fit_sums` makes of the scores before it, of all processes."""
         # of a batch's own, so that whoever goes on from here draws the same
         key = mixed(self._key(), self.place.batches)
         self.model.redraw(key)
+        torch.manual_seed(mixed(key, self.team.rank))
         if not self.descent.taken:
             self._start(batch)
-        torch.manual_seed(mixed(key, self.team.rank))
         scores, height = self.shared(batch)
         self._require_finite(height, batch)
         try:
@@ -177,7 +176,7 @@ class Study:
             if not ran_out(error):
                 self.model.require_backward(error, batch.news, batch.history, batch.clicked)
             raise
-        return fit_sums(scores.detach()) * (not batch.idle)
+        return self.team.sum(fit_sums(scores.detach()) * (not batch.idle))
 
     def _rehearse(self, size: int) -> None:
         """What such a batch takes, of the longest histories that there are."""

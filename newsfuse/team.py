@@ -97,6 +97,11 @@ def members() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def started_together() -> bool:
+    """Whether somebody, such as torchrun, started this process, with others or as the only one of its team."""
+    return "WORLD_SIZE" in os.environ
+
+
 @contextmanager
 def team(device: torch.device) -> Iterator[Team]:
     """The processes that were started together, met; each computes on its `device`.
@@ -109,7 +114,6 @@ def team(device: torch.device) -> Iterator[Team]:
         return
     backend, rank = "nccl" if device.type == "cuda" else "gloo", int(os.environ["RANK"])
     distributed.init_process_group(backend, os.environ.get(MEETING, "env://"), rank=rank, world_size=members())
-    try:
-        yield Team(distributed.get_rank(), distributed.get_world_size(), device)
-    finally:
-        distributed.destroy_process_group()
+    yield Team(distributed.get_rank(), distributed.get_world_size(), device)
+    # not after an error: the others would hear of a closed connection before anybody could say why
+    distributed.destroy_process_group()

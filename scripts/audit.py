@@ -1,4 +1,4 @@
-"""Known vulnerabilities of everything in constraints.txt, by pip-audit, less the exceptions in audit.toml.
+"""Known vulnerabilities of everything that is pinned, by pip-audit, less the exceptions in audit.toml.
 
 `make audit` runs it. It ends with
 0: every package was looked up, and nothing is known but what an exception allows for now;
@@ -12,8 +12,10 @@ or osv; PIP_AUDIT_OSV_URL).
 
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 CLEAN, FOUND, UNUSABLE, UNKNOWN = 0, 1, 2, 6
+PINNED = ("constraints.txt", "scripts/security.txt", "scripts/image/build.txt", "scripts/image/torch-cuda.txt")
+"""The files that pin: what is installed, what audits it, and what the images have besides (the rest of theirs is in
+constraints.txt, as tests/test_image.py sees to)."""
 LONGEST_DAYS = 184
 """Half a year, after which somebody looks at an exception again."""
 KEYS = ["id", "package", "reason", "until"]
@@ -137,8 +142,22 @@ def verdict(report: Report, allowed: Sequence[Allowance], today: dt.date) -> tup
     return FOUND if found else UNKNOWN if unknown else CLEAN, lines
 
 
-def asked(requirements: Path) -> str:
+def pinned(root: Path) -> list[str]:
+    """A line for each package of PINNED, by its normal name, for whichever platform it is."""
+    texts = [(root / path).read_text(encoding="utf-8") for path in PINNED]
+    pairs = {pair for text in texts for pair in re.findall(r"(?m)^([\w.-]+)==([^\s;]+)", text)}
+    return sorted({f"{re.sub('[-_.]+', '-', name).lower()}=={version}" for name, version in pairs})
+
+
+def asked(requirements: Sequence[str]) -> str:
     """What pip-audit prints of them; its own words go to standard error."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "requirements.txt")
+        path.write_text("\n".join(requirements), encoding="utf-8")
+        return _printed(path)
+
+
+def _printed(requirements: Path) -> str:
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(requirements), "--no-deps", "--disable-pip",
                "--format", "json", "--desc", "off", "--aliases", "on", "--progress-spinner", "off"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments, no shell
@@ -156,7 +175,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return UNUSABLE
     try:
-        report = Report.of(asked(ROOT / "constraints.txt"))
+        report = Report.of(asked(pinned(ROOT)))
     except (ValueError, KeyError, TypeError):
         print("NOT AUDITED: pip-audit gave no answer, so nothing is known of any package", file=sys.stderr)
         return UNKNOWN

@@ -13,7 +13,7 @@ It ends with
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +63,29 @@ def of_head(root: Path) -> str:
 
 
 def stages(text: str, name: str) -> Mapping[str, Any]:
-    """The stages of a dvc.lock, those of ANYWHERE among them."""
-    found: Mapping[str, Any] = (yaml.safe_load(text) or {}).get("stages", {})
-    if missing := [stage for stage in ANYWHERE if stage not in found]:
+    """The stages of a dvc.lock, those of ANYWHERE among them. Raises NothingToCompareError."""
+    try:
+        found = mapping(mapping(yaml.safe_load(text)).get("stages"))
+    except yaml.YAMLError as error:
+        message = f"{name}: is no YAML: {str(error).splitlines()[-1].strip()}. Make it: dvc repro"
+        raise NothingToCompareError(message) from error
+    if missing := [stage for stage in ANYWHERE if not {"deps", "outs"} <= mapping(found.get(stage)).keys()]:
         message = f"{name}: has no {', '.join(missing)}: run dvc repro"
         raise NothingToCompareError(message)
     return found
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """A value that should be one; an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def differing_outs(committed: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[str]:
     """A line for every out of ANYWHERE with another hash. Raises NothingToCompareError for one made of other things."""
     for stage in ANYWHERE:
         before, now = committed[stage], made[stage]
-        changed = [path for path, md5 in hashes(now["deps"]).items() if hashes(before["deps"]).get(path) != md5]
+        old, new = hashes(before["deps"]), hashes(now["deps"])
+        changed = [path for path in sorted({*old, *new}) if old.get(path) != new.get(path)]
         changed += ["params.yaml"] * (before.get("params") != now.get("params"))
         if changed:
             message = f"dvc.lock: {stage} was made with another {', '.join(changed)} than the commit has it"
@@ -100,37 +110,52 @@ def differing_figures(expected: Mapping[str, Any], found: Mapping[str, Any]) -> 
 
 
 def figures(root: Path) -> dict[str, dict[str, float]]:
-    """Those that have a tolerance, as they were measured here."""
+    """Those that have a tolerance, as they were measured here. Raises NothingToCompareError."""
     found: dict[str, dict[str, float]] = {}
     for path, tolerances in TOLERANCES.items():
-        metrics = json.loads(read(root / path, "dvc repro"))
-        found[path] = {name: figure(metrics, name, path) for name in tolerances}
+        metrics = parsed(root / path, "dvc repro")
+        found[path] = {name: figure(metrics, name.split("."), path, "dvc repro") for name in tolerances}
     return found
-
-
-def figure(metrics: Mapping[str, Any], name: str, path: str) -> float:
-    """The figure of a name with dots."""
-    value: Any = metrics
-    for key in name.split("."):
-        if key not in value:
-            message = f"{path}: has no {name}: run dvc repro"
-            raise NothingToCompareError(message)
-        value = value[key]
-    return float(value)
 
 
 def wanted(reference: Path) -> dict[str, dict[str, float]]:
-    """The reference."""
-    found: dict[str, dict[str, float]] = json.loads(read(reference, "python scripts/check_lock.py --write"))
-    return found
+    """The same as they should be. Raises NothingToCompareError."""
+    remedy = "python scripts/check_lock.py --write"
+    expected, name = parsed(reference, remedy), reference.name
+    return {
+        path: {each: figure(mapping(expected.get(path)), [each], f"{name}: {path}", remedy) for each in tolerances}
+        for path, tolerances in TOLERANCES.items()
+    }
+
+
+def figure(metrics: Mapping[str, Any], keys: Sequence[str], path: str, remedy: str) -> float:
+    """The figure under these keys, each within the one before. Raises NothingToCompareError."""
+    value: Any = metrics
+    for key in keys:
+        value = mapping(value).get(key)
+    if type(value) not in {int, float}:
+        message = f"{path}: has no {'.'.join(keys)}: run {remedy}"
+        raise NothingToCompareError(message)
+    return float(value)
+
+
+def parsed(path: Path, remedy: str) -> Mapping[str, Any]:
+    """The object of a file of JSON. Raises NothingToCompareError."""
+    text = read(path, remedy)
+    try:
+        return mapping(json.loads(text))
+    except ValueError as error:
+        message = f"{path}: is no JSON: {error}. Make it: {remedy}"
+        raise NothingToCompareError(message) from error
 
 
 def read(path: Path, remedy: str) -> str:
     """The text of a file. Raises NothingToCompareError."""
     try:
         return path.read_text(encoding="utf-8")
-    except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror}. Make it: {remedy}"
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error.reason
+        message = f"{path}: cannot be read: {why}. Make it: {remedy}"
         raise NothingToCompareError(message) from error
 
 

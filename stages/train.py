@@ -42,7 +42,7 @@ def learn(params: Params, registry: Registry, team: Team) -> None:
         seed_everything(params.seed)
         return known, architecture.build(registry, artifacts.inputs(news, known, read[:1])).to(team.device)
 
-    recipe = Recipe.of(params, [*read, data / "embeddings" / MANIFEST, data / "graph" / MANIFEST])
+    recipe = Recipe.of(params, [*read, data / "embeddings" / MANIFEST, data / "graph" / MANIFEST], team)
     with bookmarks(recipe, team) as marks, Curves(Path("metrics"), writes=team.leads) as curves:
         settings, history = params.train, params.model.history
         known, model, best = trained(

@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "elsewhere"
+OWN_PROCESS = "TESTS_ELSEWHERE"
+"""A variable that says that no test of this process knows PyTorch without the device, or did a backward pass before."""
 Operation = Any
 """One of PyTorch's, which have no type of their own."""
 CROSSES = {"copy_", "_to_copy"}

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -15,9 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from openai_server import Http
+from packaging.utils import canonicalize_name
 from project import ROOT
 
-from scripts.audit import CLEAN, FOUND, LONGEST_DAYS, UNKNOWN, Allowance, Report, UnusableError, allowances, verdict
+from scripts.audit import (
+    CLEAN,
+    FOUND,
+    LONGEST_DAYS,
+    UNKNOWN,
+    Allowance,
+    Report,
+    UnusableError,
+    allowances,
+    pinned,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,6 +145,14 @@ def test_both_programs_and_all_they_need_are_pinned_and_as_in_constraints() -> N
     assert {name: version for name, version in pins.items() if PINNED.get(name, version) != version} == {}
 
 
+def test_what_the_images_and_the_audit_itself_have_besides_is_looked_up_too() -> None:
+    versions = dict(line.split("==") for line in pinned(ROOT))
+    assert len(versions) == len(pinned(ROOT))  # pip-audit takes one version of each
+    assert {canonicalize_name(name): version for name, version in PINNED.items()}.items() <= versions.items()
+    assert {"pip-audit", "setuptools", "nvidia-cudnn-cu13", "cuda-bindings"} <= versions.keys()
+    assert not [version for version in versions.values() if not re.fullmatch(r"[\w.]+", version)]
+
+
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the programs: that of `make audit`, or a new one."""
@@ -194,8 +215,7 @@ def test_every_package_is_looked_up_and_what_is_known_is_told(tools: Path, servi
     done = audit(tools, url)
     assert done.returncode == FOUND
     assert done.stderr == f"pluggy {PINNED['pluggy']}: GHSA-1 (mended in 99.0)\n"
-    normal = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in PINNED.items()}
-    assert {each["package"]["name"]: each["version"] for each in own.asked} == normal
+    assert sorted(f"{each['package']['name']}=={each['version']}" for each in own.asked) == pinned(ROOT)
 
 
 @pytest.mark.slow
@@ -233,8 +253,8 @@ def test_make_sbom_names_all_that_is_installed_as_cyclonedx_has_it(tools: Path, 
         }
         command = recipe
         for path, here in own.items():
-            command = command.replace(path, here)
-        subprocess.run(command.split(), cwd=ROOT, capture_output=True, check=True)
+            command = command.replace(path, shlex.quote(here))
+        subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, check=True)
         texts.append((tmp_path / name).read_text(encoding="utf-8"))
     assert texts[0] == texts[1]
     assert str(ROOT) not in texts[0]

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from filelock import FileLock
 from project import ROOT
 from safetensors.torch import save
 from test_training import HISTORY, SETTINGS, planted, recommender
+from torch import Tensor, nn
 
 from newsfuse.behaviors import Behaviors
 from newsfuse.bookmarks import KEPT, Bookmark, Bookmarks, bookmarks
@@ -20,13 +22,13 @@ from newsfuse.epochs import Epoch
 from newsfuse.params import load
 from newsfuse.recipe import Recipe
 from newsfuse.recommender import Recommender
-from newsfuse.team import ALONE
+from newsfuse.team import ALONE, Team
 from newsfuse.training import train
 from newsfuse.vocabularies import Vocabularies
 from newsfuse.words import Words
 
 COURSES = SETTINGS.model_copy(update={"pretrain_epochs": 2, "epochs": 2, "refit": True, "lr": 0.003, "patience": 2})
-BEHAVIORS = replace(planted(90, 1), users=planted(90, 1).users)
+BEHAVIORS = planted(90, 1)
 RECIPE = Recipe({"dataset": '"tiny"', "train.lr": "0.1", "seed": "0"})
 
 
@@ -53,13 +55,25 @@ class Mortal(Bookmarks):
                 raise Killed
 
 
+class Forgetful(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.dropout = inner, nn.Dropout(0.3)
+
+    def forward(self, history: Tensor, clicked: Tensor) -> Tensor:
+        return cast("Tensor", self.dropout(self.inner(history, clicked)))
+
+
 def trained(marks: Bookmarks, loss: str = "softmax") -> tuple[bytes, list[Epoch]]:
     """The weights of a training that pre-trains, trains and learns once more; and the epochs that it told of."""
     told = list[Epoch]()
 
     def untrained(_: Behaviors) -> tuple[Vocabularies, Recommender]:
         words = Words.of(["1"])
-        return Vocabularies(words, words, words, words, words), recommender("id", "llm")
+        model = recommender("id", "llm")
+        # a part that draws from torch's generator, as a plugin may
+        model.user_encoder = Forgetful(model.user_encoder)
+        return Vocabularies(words, words, words, words, words), model
 
     settings = COURSES.model_copy(update={"loss": loss})
     _, model, _ = train(untrained, BEHAVIORS, settings, history=HISTORY, seed=0, report=told.append, bookmarks=marks)
@@ -226,12 +240,36 @@ def test_only_the_latest_interrupted_trainings_are_remembered(root: Path) -> Non
     assert [path for path in folders if path.exists()] == folders[-KEPT - 1 :]
 
 
+def test_runs_that_end_before_their_first_bookmark_push_out_none(root: Path) -> None:
+    first = interrupted(RECIPE)
+    for seed in range(1, KEPT + 3):
+        with bookmarks(Recipe({**RECIPE.parts, "seed": str(seed)}), ALONE):
+            pass
+    assert [path.name for path in (root / ".newsfuse/training").iterdir()] == [first.name]
+
+
 def test_those_in_use_are_left(root: Path) -> None:
     first = interrupted(RECIPE)
     with FileLock(first / "lock"):
         for seed in range(1, KEPT + 3):
             interrupted(Recipe({**RECIPE.parts, "seed": str(seed)}))
         assert first.exists()
+
+
+@pytest.mark.parametrize("recipe", ["null", "{", ""])
+def test_a_recipe_that_cannot_be_read_is_another_one(root: Path, recipe: str) -> None:
+    folder = interrupted(RECIPE)
+    (folder / "recipe.json").write_text(recipe)
+    with bookmarks(Recipe({**RECIPE.parts, "seed": "1"}), ALONE) as marks:
+        assert marks.find() is None
+
+
+def test_where_nothing_can_be_written_training_goes_on_without(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / ".newsfuse").write_text("a file in its place")
+    with bookmarks(RECIPE, ALONE) as marks:
+        assert marks.find() is None
+        marks.keep(MARK)
+    assert "no bookmarks can be kept" in caplog.text
 
 
 def test_outside_of_a_project_none_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,14 +305,14 @@ def test_a_recipe_names_settings_files_and_code(tmp_path: Path) -> None:
     params, _ = load(ROOT)
     data, absent = tmp_path / "data", tmp_path / "absent"
     data.write_text("1")
-    recipe = Recipe.of(params, [data, absent])
+    recipe = Recipe.of(params, [data, absent], ALONE)
     assert recipe.parts["train.lr"] == str(params.train.lr)
     assert recipe.parts["encoders.gnn"] == "true"
-    assert {str(data), "the code", "torch"} <= recipe.parts.keys()
+    assert {str(data), "the code", "torch", "numpy"} <= recipe.parts.keys()
     assert str(absent) not in recipe.parts
     assert not any(name.startswith(("embed", "graph", "evaluate")) for name in recipe.parts)
     data.write_text("2")
-    assert recipe.changes(Recipe.of(params, [data, absent])) == [str(data)]
+    assert recipe.changes(Recipe.of(params, [data, absent], Team(1, 2))) == sorted([str(data), "processes"])
 
 
 def test_recipes_differ_in_what_was_changed() -> None:

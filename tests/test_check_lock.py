@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,11 @@ def test_what_was_made_of_other_things_is_not_compared(checkout: Path, before: s
     assert check(checkout) == (2, f"dvc.lock: embed was made with another {named} than the commit has it\n")
 
 
+def test_a_dependency_that_is_gone_is_another_one(checkout: Path) -> None:
+    edit(checkout / "dvc.lock", "deps:\n    - md5: c0de\n      path: code.py", "deps: []")
+    assert check(checkout) == (2, "dvc.lock: embed was made with another code.py than the commit has it\n")
+
+
 @pytest.mark.parametrize("path", ["dvc.lock", EVALUATE, "scripts/reference.json"])
 def test_a_missing_file_is_named_with_the_command_that_makes_it(checkout: Path, path: str) -> None:
     (checkout / path).unlink()
@@ -104,6 +110,25 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(checkout: Path, 
 def test_a_figure_that_is_not_measured_is_named(checkout: Path) -> None:
     edit(checkout / TRAIN, "validation_auc", "validation_loss")
     assert check(checkout) == (2, f"{TRAIN}: has no best.validation_auc: run dvc repro\n")
+
+
+@pytest.mark.parametrize("value", ["null", '"0.6"', "[]"])
+def test_a_reference_without_a_figure_is_named_with_what_makes_it(checkout: Path, value: str) -> None:
+    edit(checkout / "scripts/reference.json", '"mrr": 0.6', f'"mrr": {value}')
+    assert check(checkout) == (2, f"reference.json: {EVALUATE}: has no mrr: run python scripts/check_lock.py --write\n")
+    put(checkout / "scripts/reference.json", "[]")
+    assert check(checkout)[1].startswith(f"reference.json: {TRAIN}: has no best.validation_auc: run python")
+
+
+@pytest.mark.parametrize("path", ["dvc.lock", TRAIN, "scripts/reference.json"])
+@pytest.mark.parametrize("content", [b'{"best": [1,', b"\xff\xfe", b""])
+def test_a_damaged_file_is_named_with_the_command_that_makes_it(checkout: Path, path: str, content: bytes) -> None:
+    (checkout / path).write_bytes(content)
+    code, text = check(checkout)
+    assert code == 2
+    assert path in text
+    assert re.search("(Make it: |run )(dvc repro|python scripts/check_lock.py --write)\n", text)
+    assert "Traceback" not in text
 
 
 def test_the_committed_reference_has_every_figure() -> None:

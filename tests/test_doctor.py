@@ -20,13 +20,15 @@ from project import ROOT, Outcome, Project
 from small import behave
 
 from newsfuse import arrays
-from newsfuse.artifact import MANIFEST, writing
-from newsfuse.doctor import dataset, disk, leak
+from newsfuse.artifact import MANIFEST, again, writing
+from newsfuse.doctor import dataset, disk, leak, machine, vectors
 from newsfuse.doctor.examination import SUBJECTS, Subject, examine
 from newsfuse.doctor.finding import Finding, Level, exit_code, failure, ok, warning
 from newsfuse.doctor.lock import Lock
 from newsfuse.doctor.loss import FLOOR, LEAK, guessed
-from newsfuse.doctor.vectors import ALIKE, CORPUS, OF_THE_MIDDLE, SAMPLE, agreement
+from newsfuse.doctor.sheet import tell_all
+from newsfuse.doctor.tree import Tree
+from newsfuse.doctor.vectors import ALIKE, CORPUS, MOST_UNLIKE, OF_THE_MIDDLE, SAMPLE, agreement
 from newsfuse.errors import DataError, IntegrityError, ParamsError, PluginError, StorageError
 from newsfuse.parsed import Parsed
 
@@ -138,10 +140,12 @@ def test_the_thresholds_of_the_page_are_those_of_the_code() -> None:
         f"more than {dataset.MOST_KNOWN_CLICKS:.0%}".replace("%", " %"),
         f"fewer than {dataset.LEAST_LEARNABLE:.0%}".replace("%", " %"),
         f"more than {leak.MOST_EARLY:.0%}".replace("%", " %"),
-        f"failure: more than {leak.MOST_READ:.0%}".replace("%", " %"),
+        f"warning: more than {leak.SOME_READ:.1%}; failure: more than {leak.MOST_READ:.0%}".replace("%", " %"),
+        f"warning: more than {leak.SOME_CLICKED:.0%}; failure: more than {leak.MOST_CLICKED:.0%}".replace("%", " %"),
+        f"more than {MOST_UNLIKE:.0%} of the sample".replace("%", " %"),
         f"below {LEAK:g} nats".replace("0.", "."),
         f"above {FLOOR:g} of it".replace("0.", "."),
-        f"below {ALIKE:g} is a failure".replace("0.", "."),
+        f"below {ALIKE:g} is a failure only where".replace("0.", "."),
         f"below {OF_THE_MIDDLE:g} of the median".replace("0.", "."),
         f"up to {SAMPLE:,} vectors anew, fitted to up to {CORPUS:,}",
     ):
@@ -274,6 +278,57 @@ def test_other_settings_than_those_that_made_it_are_told(here: Project) -> None:
     assert code() == 0
 
 
+def test_training_settings_that_were_changed_since_are_told_and_the_loss_is_judged_by_those_that_were(
+    here: Project,
+) -> None:
+    (before,) = [line for line in found(Level.OK) if line.startswith("training loss: ")]
+    here.edit("params.yaml", "lr: 0.0003", "lr: 0.01")
+    here.edit("params.yaml", "  negatives: 4", "  negatives: 1")
+    (line,) = faults()
+    assert line == f"{DATA}/model: made with other settings (lr 0.0003, now 0.01, negatives 4, now 1)"
+    assert code() == 0
+    told = found(Level.OK)
+    assert before in told
+    assert any("articles that train mentions, in their order" in each for each in told)
+
+
+def test_settings_for_dev_that_were_changed_since_are_told(here: Project) -> None:
+    here.edit("params.yaml", "cold_mask: 0.875", "cold_mask: 0")
+    (line,) = faults()
+    assert line == f"{DATA}/predictions: made with other settings (cold_mask 0.875, now 0.0)"
+    here.edit("dvc.lock", "cold_mask: 0.875", "cold_mask: 0")
+    assert faults() == []
+
+
+def test_an_edit_of_the_library_does_not_hide_shuffled_ids(here: Project) -> None:
+    here.append("newsfuse/news.py", "# a word\n")
+    assert all("out of date (newsfuse/news.py changed since" in line for line in faults())
+    assert code() == 0
+    forge(here.root / DATA / "embeddings", lambda folder: shuffle_lines(folder / "ids.txt"))
+    assert any("shuffled" in line for line in found(Level.FAILURE))
+
+
+def test_right_vectors_that_a_fit_to_some_articles_cannot_tell_are_not_called_shuffled(
+    here: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "CORPUS", 20)
+    (line,) = faults()
+    assert "of 500 articles have a vector of little likeness to what their text gives, such as N" in line
+    assert code() == 0
+    forge(here.root / DATA / "embeddings", lambda folder: shuffle_lines(folder / "ids.txt"))
+    assert any("shuffled" in line for line in found(Level.FAILURE))
+
+
+def test_nothing_is_said_of_a_text_without_a_term_of_the_articles_that_were_looked_at(
+    here: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = np.load(here.root / DATA / "embeddings/vectors.npy")
+    fresh[[3, 77]] = 0
+    monkeypatch.setattr(vectors, "CORPUS", 100)
+    monkeypatch.setattr(vectors, "_fresh", lambda *_: fresh)
+    assert faults() == []
+
+
 def test_similarities_tell_whose_a_vector_is_however_the_space_is_turned() -> None:
     rng = np.random.default_rng(0)
     table = rng.normal(size=(200, 16)).astype(np.float32)
@@ -401,6 +456,21 @@ def test_leaked_impressions_with_a_changed_time_are_a_warning(here: Project) -> 
     assert any("1 of dev's 600 impressions are in train at another time" in line for line in found(Level.WARNING))
 
 
+@pytest.mark.parametrize(("n", "level"), [(20, Level.WARNING), (60, Level.FAILURE)])
+def test_clicks_of_dev_planted_in_train_beside_others_and_at_another_time_are_found(
+    here: Project, n: int, level: Level
+) -> None:
+    others = [line.split("\t")[0] for line in here.lines(f"{DATA}/train/news.tsv")[:9]]
+    shown = " ".join(f"{each}-0" for each in others)
+    for number, line in enumerate(here.lines(f"{DATA}/dev/behaviors.tsv")[:n], 1):
+        _, user, _, history, candidates = line.split("\t")
+        clicked = next(each for each in candidates.split() if each.endswith("-1"))
+        row = [str(900000 + number), user, f"11/11/2019 9:00:{number % 60:02} AM", history, f"{shown} {clicked}"]
+        here.append(f"{DATA}/train/behaviors.tsv", "\t".join(row) + "\n")
+    (told,) = [line for line in found(level) if "are the user's clicks in train as well" in line]
+    assert f"first {DATA}/dev/behaviors.tsv:1 (N" in told
+
+
 def test_a_dev_set_that_is_not_later_than_train_is_a_failure(here: Project) -> None:
     text = here.text(f"{DATA}/dev/behaviors.tsv").replace("11/14/2019", "11/12/2019")
     (here.root / f"{DATA}/dev/behaviors.tsv").write_text(text)
@@ -408,14 +478,15 @@ def test_a_dev_set_that_is_not_later_than_train_is_a_failure(here: Project) -> N
     assert code() == DataError.exit_code
 
 
-def test_dev_clicks_in_the_histories_of_train_are_a_failure(here: Project) -> None:
-    dev = [line.split("\t") for line in here.lines(f"{DATA}/dev/behaviors.tsv")]
+@pytest.mark.parametrize(("n", "level"), [(60, Level.WARNING), (600, Level.FAILURE)])
+def test_dev_clicks_in_the_histories_of_train_are_found(here: Project, n: int, level: Level) -> None:
+    dev = [line.split("\t") for line in here.lines(f"{DATA}/dev/behaviors.tsv")[:n]]
     clicked = {row[1]: [each[:-2] for each in row[4].split() if each.endswith("-1")] for row in dev}
     rows = [line.split("\t") for line in here.lines(f"{DATA}/train/behaviors.tsv")]
     for row in rows:
         row[3] = " ".join([*row[3].split(), *clicked.get(row[1], [])])
     (here.root / f"{DATA}/train/behaviors.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
-    assert any("clicks are in the user's history in train, first" in line for line in found(Level.FAILURE))
+    assert any("clicks are in the user's history in train, first" in line for line in found(level))
 
 
 def test_histories_that_hold_the_click_are_a_warning(here: Project) -> None:
@@ -627,6 +698,19 @@ def test_what_raises_in_one_check_hides_no_other(here: Project, monkeypatch: pyt
     assert (fault.level, fault.exit_code) == (Level.FAILURE, 1)
 
 
+def test_without_cuda_beside_a_driver_both_ways_to_it_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.version.cuda", None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    (finding,) = machine.computing(Tree(Path()))
+    assert finding.level is Level.WARNING
+    assert finding.fix == "make run TORCH=cuda; in a container, take its variant for a GPU: docs/image.md"
+
+
+def test_the_cache_of_dvc_is_not_gone_through(here: Project) -> None:
+    assert f"{here.root}/.dvc/cache: DVC's cache, writable" in found(Level.OK)
+
+
 def test_settings_of_dvc_that_it_cannot_use_are_a_failure(here: Project) -> None:
     (here.root / ".dvc/config").write_text("[cache]\n    colour = red\n")
     told = found(Level.FAILURE)
@@ -655,6 +739,17 @@ def test_a_full_disk_is_a_warning_before_any_stage_starts(project: Project) -> N
     assert line.startswith("disk of DVC's cache: 0 MB of 0 MB are free, stages may need ")
 
 
+def test_where_no_temporary_file_can_be_written_the_disks_are_told(
+    here: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> str:
+        message = "No usable temporary directory found"
+        raise FileNotFoundError(message)
+
+    monkeypatch.setattr("tempfile.gettempdir", full)
+    assert next(disk.disks(Tree(Path()))).found.startswith("disk of data/, ")
+
+
 def test_every_disk_is_asked_what_all_folders_on_it_need(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")  # noqa: PYI024 - as shutil has it
     for free, level in ((10**12, Level.OK), (10**6, Level.WARNING)):
@@ -665,8 +760,6 @@ def test_every_disk_is_asked_what_all_folders_on_it_need(here: Project, monkeypa
 
 
 def test_the_estimate_is_above_what_stages_wrote(here: Project) -> None:
-    from newsfuse.doctor.tree import Tree  # noqa: PLC0415 - for this test alone
-
     tree = Tree(Path())
     assert tree.params
     for name, estimate in disk.artifacts(tree, tree.params).items():
@@ -694,3 +787,25 @@ def test_the_lock_tells_which_files_changed(here: Project) -> None:
     assert Lock.read(Path()).changed("embed") == [f"{DATA}/train/news.tsv"]
     (here.root / "dvc.lock").write_text("stages: [")
     assert Lock.read(Path()).stages == {}
+
+
+@pytest.mark.parametrize("stage", ["[1]", "1", "{deps: 3, outs: 3, params: 3}", "{deps: [3], params: [3]}"])
+def test_a_lock_that_dvc_did_not_write_tells_nothing(tmp_path: Path, stage: str) -> None:
+    (tmp_path / "dvc.lock").write_text(f"stages: {{embed: {stage}}}")
+    lock = Lock.read(tmp_path)
+    assert (lock.changed("embed"), lock.made("embed", tmp_path / "data"), lock.params("embed")) == ([], False, {})
+
+
+def test_what_makes_an_artifact_again_is_quoted_and_forced_only_where_asked() -> None:
+    plain, forced = (again(Path("a b"), "embed", force=force) for force in (False, True))
+    assert plain == "rm -rf 'a b' && chmod -R u+w \"$(dvc cache dir)\" && dvc repro --single-item embed"
+    assert forced == plain.replace("repro", "repro --force")
+
+
+def test_no_control_character_gets_into_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("newsfuse.doctor.sheet.examine", lambda _: [("a", warning("b\x1b", "c\x1b"))])
+    tell_all(Path(), as_json=True)
+    (line,) = json.loads(capsys.readouterr().out)["findings"]
+    assert "\x1b" not in line["found"] + line["fix"]

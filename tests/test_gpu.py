@@ -1,9 +1,10 @@
 """A GPU computes what the CPU does. Where there is none, all of this is tried on a device that stands for one.
 
-`python -m pytest -m gpu` runs what needs CUDA, and the same tests with the name "elsewhere" (see elsewhere.py) run
-everywhere: those find tensors that were left on the CPU, but not what CUDA's own kernels do otherwise.
+`python -m pytest -m gpu` runs what needs CUDA, and test_elsewhere.py the same tests with the name "elsewhere" (see
+elsewhere.py), everywhere: those find tensors that were left on the CPU, but not what CUDA's own kernels do otherwise.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -11,7 +12,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from elsewhere import Memory, Ungraded, elsewhere
+from elsewhere import OWN_PROCESS, Memory, Ungraded, elsewhere
 from small import behave, plugins
 from test_batches import TENSORS
 
@@ -60,6 +61,8 @@ def there(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
             pytest.skip("there is no GPU here")
         yield device()
         return
+    if OWN_PROCESS not in os.environ:
+        pytest.skip("in a process of its own: tests/test_elsewhere.py")
     monkeypatch.setattr(torch.inference_mode, "__enter__", Ungraded.__enter__)
     monkeypatch.setattr(torch.inference_mode, "__exit__", Ungraded.__exit__)
     yield elsewhere()

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from dvc.cli.command import CmdBaseNoRepo
 from dvc.cli.parser import COMMANDS
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -159,17 +160,23 @@ def direct(name: str, extras: tuple[str, ...]) -> Iterator[tuple[str, tuple[str,
 
 def test_newsfuses_own_commands_and_dvcs_are_known() -> None:
     ours = set(getattr(get_command(app), "commands", ()))
-    theirs = {word for module in COMMANDS for word in dvc_words(module)}
+    theirs = {word for module in COMMANDS for word, _ in dvc_words(module)}
     assert set(entrypoint.NEWSFUSE) == ours
     assert set(entrypoint.DVC) == theirs - ours - PROGRAMS
+
+
+def test_what_dvc_does_without_a_repository_is_known() -> None:
+    words = [each for module in COMMANDS for each in dvc_words(module)]
+    assert set(entrypoint.ALONE) == {word for word, does in words if does and issubclass(does, CmdBaseNoRepo)}
+    assert {*entrypoint.READING} <= {*entrypoint.DVC} - {*entrypoint.ALONE}
 
 
 PROGRAMS = {"ls", "ls-url", "mv", "rm"}
 """Other names of `dvc list`, `move` and `remove`, which mean the programs by themselves."""
 
 
-def dvc_words(module: Any) -> Iterator[str]:  # noqa: ANN401 - a module of DVC's
-    """The commands that it adds, without those that its help hides."""
+def dvc_words(module: Any) -> Iterator[tuple[str, type | None]]:  # noqa: ANN401 - a module of DVC's
+    """The commands that it adds, each with its class, without those that its help hides."""
     parser = argparse.ArgumentParser(add_help=False)
     commands = parser.add_subparsers()
     module.add_parser(commands, argparse.ArgumentParser(add_help=False))
@@ -177,7 +184,7 @@ def dvc_words(module: Any) -> Iterator[str]:  # noqa: ANN401 - a module of DVC's
     shown = {action.dest for action in listed if action.help != argparse.SUPPRESS}
     for word, sub in commands.choices.items():
         if sub.prog.split()[-1] in shown:
-            yield word
+            yield word, sub.get_default("func")
 
 
 class Ended(NamedTuple):
@@ -261,11 +268,41 @@ def test_a_mistyped_word_is_told(box: Path, word: str, near: str) -> None:
 
 
 @linux
-def test_a_forgotten_mount_is_told(box: Path) -> None:
+@pytest.mark.parametrize("words", ["", "exp run", "dvc -q exp run", "metrics show"])
+def test_a_forgotten_mount_is_told(box: Path, words: str) -> None:
     (box / "work" / "params.yaml").unlink()
-    code, text = entered(box)
+    code, text = entered(box, *words.split())
     assert code == 2
     assert text.endswith(f'work is empty: mount a repository, docker run --rm -v "$PWD:{box / "work"}" newsfuse\n')
+
+
+@linux
+@pytest.mark.parametrize("words", ["version", "dvc --help", "dvc", "exp run --help", "get somewhere this"])
+def test_what_needs_no_repository_is_done_without_one(box: Path, words: str) -> None:
+    (box / "work" / "params.yaml").unlink()
+    assert entered(box, *words.split()) == (0, f"dvc {words.removeprefix('dvc').strip()}".rstrip() + "\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("repro", 8), ("exp show", 8), ("-v queue start", 8), ("status", 8),
+        ("metrics show", 0), ("dag", 0), ("repro --help", 0), ("version", 0),
+    ],
+)  # fmt: skip
+def test_only_what_writes_needs_leave_to_write(
+    words: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # root may write anywhere
+    found, why = 0, ""
+    try:
+        entrypoint.check_mount(["dvc", *words.split()])
+    except entrypoint.RefusedError as error:
+        found, why = error.exit_code, str(error)
+    assert found == code
+    assert code == 0 or re.match("user .* may not write into .* --userns=keep-id", why)
 
 
 # --- how it ends
@@ -345,6 +382,78 @@ def test_dvc_that_is_told_to_stop_gives_its_locks_back(tmp_path: Path) -> None:
     assert code == 255
     assert "failed to reproduce 'wait'" in text
     assert not any(json.loads((project / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8")).values())
+
+
+# --- the test of the image, by an engine that packs what it is given, or all but what .dockerignore keeps out
+
+
+ENGINE = """#!/bin/sh
+case $1 in
+    --version) echo an engine ;;
+    build) tar --create --file "$TARBALL" $EXCEPT . ;;
+    save) $PACK <"$TARBALL" ;;
+esac
+"""
+
+
+def image_test(tmp_path: Path, words: str, **variables: str) -> Ended:
+    """Functions of scripts/image-test, called one after the other."""
+    program(tmp_path, "engine", ENGINE.partition("\n")[2])
+    settings = {
+        **environment(tmp_path),
+        "ENGINE": str(tmp_path / "engine"),
+        "TARBALL": str(tmp_path / "tarball"),
+        **variables,
+    }
+    command = ["bash", "-c", f"source {ROOT / 'scripts' / 'image-test'}; {words}"]
+    done = subprocess.run(
+        command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return Ended(done.returncode, done.stdout)
+
+
+@linux
+@pytest.mark.parametrize(
+    ("kept_out", "pack", "end"),
+    [
+        (".env __pycache__", "cat", "no key in any layer, though the working tree had one"),
+        (".env", "cat", "FAILED: the key is in a layer"),
+        ("__pycache__", "cat", "FAILED: the key is in a layer"),
+        (".env __pycache__", "false", "FAILED: the layers cannot be searched"),
+    ],
+)
+def test_a_key_that_lies_about_is_found_in_any_layer(tmp_path: Path, kept_out: str, pack: str, end: str) -> None:
+    excluded = " ".join(f"--exclude={each}" for each in ["data", *kept_out.split()])
+    code, text = image_test(tmp_path, "build; no_key", EXCEPT=excluded, PACK=pack)
+    assert end in text
+    assert code == int("FAILED" in end)
+
+
+@linux
+@pytest.mark.parametrize("where", ["a file", "a commit", "nothing"])
+def test_a_key_is_found_in_the_repository_and_in_its_packed_history(tmp_path: Path, where: str) -> None:
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    (repo / "note").write_text({"a file": "", "a commit": "sk-1", "nothing": ""}[where], encoding="utf-8")
+    committer = {**environment(tmp_path), "GIT_COMMITTER_EMAIL": "newsfuse@localhost"}
+    for command in ("git init --quiet", "git add note", "git commit --quiet --message one", "git gc --quiet"):
+        subprocess.run(command.split(), cwd=repo, env=committer, check=True)
+    (repo / "note").write_text({"a file": "sk-1", "a commit": "", "nothing": ""}[where], encoding="utf-8")
+    code, text = image_test(tmp_path, f"repo={repo}; KEY=sk-1; no_key_kept")
+    assert code == int(where != "nothing")
+    assert {"a file": "the key is in the repository", "a commit": "the key is in a Git object"}.get(
+        where, "in no file"
+    ) in text
+
+
+# --- the page
+
+
+def test_the_image_of_ones_own_is_built_of_what_is_there() -> None:
+    page = (ROOT / "docs" / "image.md").read_text(encoding="utf-8")
+    own = page.partition("```dockerfile\n")[2].partition("```")[0]
+    assert "COPY" not in own  # .dockerignore lets nothing more through
+    assert re.findall(r"dvc\[s3\]==([\d.]+)", own) == [constraints()["dvc"]]
 
 
 # --- compose

@@ -7,19 +7,23 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from test_training import HISTORY, SETTINGS, planted, recommender
 from torch.multiprocessing.spawn import start_processes
 
+from newsfuse.epochs import Epoch
 from newsfuse.team import ALONE, MEETING, Team, team
+from newsfuse.training import Trainer
 
 if TYPE_CHECKING:
     import subprocess
-    from pathlib import Path
 
     from project import Outcome, Project
 
@@ -81,14 +85,12 @@ def test_two_processes_train_as_one_does(project: Project, alone: Project) -> No
 # --- one of them ends
 
 
-def started(project: Project, words: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """Training by two processes that has said these words, and the two."""
+def started(project: Project, bookmark: int) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """Training by two processes that has kept so many bookmarks, one after each batch; and the two."""
     shared(project)
-    running = project.started("python", "-m", "stages.train")
-    assert running.stderr
-    for line in running.stderr:
-        if words in line:
-            break
+    running = project.started("env", "NEWSFUSE_BOOKMARK_MINUTES=1e-9", "python", "-m", "stages.train")
+    while latest(project) < bookmark and running.poll() is None:
+        time.sleep(0.01)
     return running, members(running)
 
 
@@ -99,9 +101,15 @@ def members(running: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
+def latest(project: Project) -> int:
+    """The number of the last bookmark."""
+    found = (project.root / ".newsfuse" / "training").glob("*/[0-9]*")
+    return max((int(path.name) for path in found), default=0)
+
+
 @pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_process_ends_the_run_and_the_next_run_goes_on(project: Project, alone: Project, which: int) -> None:
-    running, processes = started(project, "epoch 2:")
+    running, processes = started(project, 7)  # of some twenty batches
     (project.root / "data/tiny/model/manifest.json").unlink()
     began = time.monotonic()
     processes[which].kill()
@@ -122,7 +130,7 @@ def test_a_killed_process_ends_the_run_and_the_next_run_goes_on(project: Project
     "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
 )
 def test_when_the_one_that_started_them_ends_they_end(project: Project, signum: int) -> None:
-    running, processes = started(project, "epoch 0:")
+    running, processes = started(project, 1)
     running.send_signal(signum)
     running.communicate(timeout=WITHIN_S)
     assert running.returncode == (-signum if signum == signal.SIGKILL else 128 + signum)
@@ -136,6 +144,46 @@ def test_a_mistake_that_all_of_them_find_is_told_once(project: Project) -> None:
     assert outcome.code == 3
     assert outcome.text.count("ERROR") == 1
     assert re.search(r"ERROR: data/tiny/train/behaviors\.tsv:\d+: ", outcome.text)
+    assert "Traceback" not in outcome.text
+
+
+def clicks_learned(rank: int, size: int, folder: str) -> None:
+    """One of some processes that learn from 17 clicks in batches of 16: of the last one some have none."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), MEETING: f"file://{folder}/meeting-{size}"}
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    settings = SETTINGS.model_copy(update={"loss": "binary", "epochs": 2, "pretrain_epochs": 1})
+    told = list[Epoch]()
+    with team(torch.device("cpu")) as us:
+        model = recommender("id", "llm")
+        lessons, validation = planted(17, 1), planted(5, 2)
+        Trainer(model, lessons, validation, settings, history=HISTORY, seed=0, team=us).fit(told.append)
+    if rank == 0:
+        losses = [epoch.train.loss for epoch in told if epoch.train]
+        Path(folder, f"{size}.json").write_text(json.dumps([losses, [epoch.validation_auc for epoch in told]]))
+        save_file({name: each.contiguous() for name, each in model.state_dict().items()}, Path(folder, f"{size}.st"))
+
+
+def test_processes_without_a_click_keep_step(tmp_path: Path) -> None:
+    for size in (1, 3):
+        start_processes(clicks_learned, (size, str(tmp_path)), size)
+    (losses, aucs), (shared_losses, shared_aucs) = (
+        json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 3)
+    )
+    assert len(losses) == 3
+    assert shared_losses == pytest.approx(losses, rel=1e-4)
+    assert shared_aucs == pytest.approx(aucs, abs=1e-3)
+    alone, other = (load_file(tmp_path / f"{size}.st") for size in (1, 3))
+    torch.testing.assert_close(other, alone, rtol=0, atol=1e-3)  # a step is .02
+
+
+def test_a_mistake_that_one_of_them_finds_is_told(project: Project) -> None:
+    """The one that writes: the others only see that it is gone."""
+    shared(project)
+    project.must("rm", "-r", "metrics/speed")
+    (project.root / "metrics" / "speed").write_text("a file in its place")
+    outcome = project.stage("train")
+    assert outcome.code == 8, outcome.text
+    assert "ERROR: metrics/speed: could not be written" in outcome.text
     assert "Traceback" not in outcome.text
 
 

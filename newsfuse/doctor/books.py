@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from newsfuse.bookkeeping import AS_STORED, n_bytes_of
-from newsfuse.doctor.finding import Finding, failure, ok, warning
+from newsfuse.doctor.finding import MEGABYTE, Finding, failure, ok, warning
 from newsfuse.doctor.tree import Tree
 from newsfuse.environment import Environment
 from newsfuse.errors import IntegrityError
@@ -11,7 +11,6 @@ from newsfuse.paid.ledger import HANDED_IN, HANDING_IN, Ledger, location
 from newsfuse.paid.payer import at_work
 from newsfuse.salvage import passes
 
-MEGABYTE = 1e6
 COUNTS = "SELECT (SELECT count(*) FROM vectors), (SELECT count(*) FROM spend), (SELECT count(*) FROM quarantine)"
 VERIFY, COLLECT = "newsfuse ledger verify", "dvc repro embed"
 

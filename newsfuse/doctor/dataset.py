@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from newsfuse import csr
-from newsfuse.doctor.finding import Finding, failure, ok, warning
+from newsfuse.doctor.finding import FIRST, Finding, failure, ok, warning
 from newsfuse.doctor.tree import Tree
 from newsfuse.errors import DataError
 from newsfuse.parsed import Parsed
@@ -18,8 +18,6 @@ MOST_UNKNOWN = 0.02
 """Share of mentions without an article: .2 % in EB-NeRD's demo, none in MIND."""
 MOST_KNOWN_CLICKS = 0.1
 """Share of clicks on what the history has already: .7 % in MIND, .2 % in EB-NeRD's demo, 3 % in data/tiny."""
-FIRST = 3
-"""How many articles a line names."""
 LEAST_LEARNABLE = 0.5
 """Share of impressions with both a click and something passed by: all of MIND's and EB-NeRD's."""
 

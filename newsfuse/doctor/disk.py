@@ -1,14 +1,14 @@
 """Free space on every disk that stages write to, beside what they will need of it."""
 
+import os
 import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from newsfuse.doctor import cache
-from newsfuse.doctor.finding import Finding, ok, warning
+from newsfuse.doctor.finding import MEGABYTE, Finding, ok, warning
 from newsfuse.doctor.tree import SPLITS, Tree
 from newsfuse.environment import Environment
 from newsfuse.paid.ledger import location
@@ -16,7 +16,6 @@ from newsfuse.params import Params
 from newsfuse.plugin import Cost, Embedder
 from newsfuse.root import project_root
 
-MEGABYTE = 1e6
 NUMBER_BYTES = 4
 """Of a vector, and of the model's weights."""
 ROW_BYTES = 512
@@ -78,7 +77,8 @@ def _places(tree: Tree) -> Iterator[Place]:
         yield Place("parsed files", root / ".newsfuse", min(behaviors, environment.cache_mb * MEGABYTE))
     # in its log, then in its file
     yield Place("the ledger", location(environment).parent, 2 * made.get("embeddings", 0) if _is_bought(tree) else 0)
-    yield Place(TEMPORARY, Path(tempfile.gettempdir()), 0)
+    # not `tempfile.gettempdir`, which writes to find out, and fails on the full disk that is to be told of
+    yield Place(TEMPORARY, Path(os.environ.get("TMPDIR") or "/tmp"), 0)  # noqa: S108 - nothing is written
 
 
 def artifacts(tree: Tree, params: Params) -> Mapping[str, float]:

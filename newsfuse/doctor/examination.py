@@ -36,7 +36,7 @@ SUBJECTS = (
     Subject("disk space", (disk.disks,)),
     Subject("data set", (dataset.files,), "settings"),
     Subject("impressions", (dataset.mentions, dataset.histories), "data"),
-    Subject("train and dev", (leak.shared_impressions, leak.order, leak.read_before), "data"),
+    Subject("train and dev", (leak.shared_impressions, leak.order, leak.clicked_before, leak.read_before), "data"),
     Subject("embeddings", (vectors.vectors,), "data"),
     Subject("graph", (network.graph,), "data"),
     Subject("model", (model.model, loss.losses), "data"),

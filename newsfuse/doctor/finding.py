@@ -30,6 +30,9 @@ WORST_FIRST = (
     NewsfuseError,  # anything else: a check itself failed
 )
 """Classes of faults; the first of them that was found gives the exit code."""
+FIRST = 3
+"""How many of a kind a line names."""
+MEGABYTE = 1e6
 
 
 class Level(StrEnum):

@@ -41,8 +41,17 @@ class Lock:
         return [path for path, md5 in deps if not md5.endswith(FOLDER_HASH) and self._md5(path) != md5]
 
     def _md5s(self, stage: str, kind: str) -> Mapping[str, str]:
-        listed = self.stages.get(stage, {}).get(kind, ())
-        return {each["path"]: each["md5"] for each in listed if "md5" in each}
+        try:
+            return {each["path"]: each["md5"] for each in self.stages[stage][kind] if "md5" in each}
+        except (KeyError, TypeError):  # nothing that DVC wrote: what is not known has not changed
+            return {}
+
+    def params(self, stage: str) -> Mapping[str, Any]:
+        """Settings of params.yaml that the stage ran with; {} where none are known."""
+        try:
+            return {**self.stages[stage]["params"]["params.yaml"]}
+        except (KeyError, TypeError):
+            return {}
 
     def _md5(self, path: str) -> str:
         """Of a file; "" where there is none."""

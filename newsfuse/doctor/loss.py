@@ -11,7 +11,7 @@ from newsfuse import csr
 from newsfuse.behaviors import Behaviors
 from newsfuse.doctor.finding import Finding, failure, ok, warning
 from newsfuse.doctor.tree import Tree
-from newsfuse.doctor.whole import REPRO, folder
+from newsfuse.doctor.whole import REPRO, folder, settings
 from newsfuse.errors import IntegrityError
 from newsfuse.params import Params
 
@@ -66,7 +66,8 @@ def _from_guessing(tree: Tree, params: Params) -> Iterator[Finding]:
     if not curve:
         yield ok("training loss: no epochs on impressions")
         return
-    guessing, last = guessed(tree.behaviors("train", tree.train_news), params.train.negatives), curve[-1]
+    negatives = settings(tree, STAGE).get("training", {}).get("negatives", params.train.negatives)
+    guessing, last = guessed(tree.behaviors("train", tree.train_news), negatives), curve[-1]
     told = f"training loss: {last:.4f} nats, where guessing has {guessing:.4f}"
     if last >= FLOOR * guessing:
         yield warning(f"{told}: the model learned nothing", "dvc exp run -S train.lr=0.001 -S train.epochs=5")

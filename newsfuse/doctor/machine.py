@@ -14,14 +14,12 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from newsfuse import __version__
 from newsfuse.device import device
-from newsfuse.doctor.finding import Finding, failure, ok, warning
+from newsfuse.doctor.finding import FIRST, Finding, failure, ok, warning
 from newsfuse.doctor.tree import Tree
 from newsfuse.errors import ParamsError
 
 CONSTRAINTS = "constraints.txt"
 SHOWN = ("torch", "dvc", "polars", "numpy")
-FIRST = 3
-"""How many packages of another version are named."""
 PROGRAMS = ("dvc", "git")
 
 
@@ -100,7 +98,7 @@ def computing(tree: Tree) -> Iterator[Finding]:  # noqa: ARG001 - every check is
         yield ok(f"the model computes on cpu, as NEWSFUSE_DEVICE says; {torch.cuda.get_device_name()} is there as well")
     elif torch.version.cuda is None and shutil.which("nvidia-smi"):
         found = f"the model computes on cpu: there is an NVIDIA driver, but PyTorch {torch.__version__} is without CUDA"
-        yield warning(found, "make run TORCH=cuda")
+        yield warning(found, "make run TORCH=cuda; in a container, take its variant for a GPU: docs/image.md")
     else:
         yield ok(f"the model computes on cpu ({torch.get_num_threads()} threads): PyTorch finds no CUDA device")
 

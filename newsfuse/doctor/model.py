@@ -7,9 +7,9 @@ import numpy as np
 from newsfuse.assembly import Architecture
 from newsfuse.behaviors import Behaviors
 from newsfuse.checkpoint import Checkpoint
-from newsfuse.doctor.finding import Finding, failure, ok
+from newsfuse.doctor.finding import FIRST, Finding, failure, ok
 from newsfuse.doctor.tree import Tree
-from newsfuse.doctor.whole import FIRST, again, currency, folder, settings, wholeness
+from newsfuse.doctor.whole import again, currency, folder, settings, usable
 from newsfuse.errors import IntegrityError
 from newsfuse.split import split
 from newsfuse.vocabularies import Vocabularies
@@ -20,18 +20,17 @@ STAGE = "train"
 
 def model(tree: Tree) -> Iterator[Finding]:
     """Whether it is whole, current, finite, and knows the articles that train mentions."""
-    found = list(wholeness(tree, STAGE))
-    yield from found
-    if any(each.exit_code for each in found) or not folder(tree, STAGE).is_dir() or tree.params is None:
+    if not (yield from usable(tree, STAGE)) or (params := tree.params) is None:
         return
-    made = settings(tree, STAGE).get("architecture", {})
-    stale = list(currency(tree, STAGE, Architecture.of(tree.params).to_json(), made))
-    yield from stale
+    asked = {**Architecture.of(params).to_json(), "seed": params.seed, **params.train.model_dump(mode="json")}
+    made = settings(tree, STAGE)
+    made = {**made.get("architecture", {}), **made.get("training", {})}
+    comparable = yield from currency(tree, STAGE, asked, made)
     checkpoint = Checkpoint.read(folder(tree, STAGE))
     if bad := [name for name, tensor in checkpoint.weights.items() if not tensor.isfinite().all()]:
         told = f"{folder(tree, STAGE)}: weights that are no numbers: {', '.join(bad[:FIRST])}"
         yield failure(IntegrityError, told, again(tree, STAGE))
-    if not stale:
+    if comparable:
         yield from _names(tree, checkpoint)
 
 

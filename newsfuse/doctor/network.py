@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
-from newsfuse.doctor.finding import Finding, failure, ok
+from newsfuse.doctor.finding import FIRST, Finding, failure, ok
 from newsfuse.doctor.tree import Tree
-from newsfuse.doctor.whole import FIRST, again, currency, folder, settings, wholeness
+from newsfuse.doctor.whole import again, currency, folder, settings, usable
 from newsfuse.entities import Vectors
 from newsfuse.errors import IntegrityError
 from newsfuse.graph import NewsGraph, build, co_clicks, read
@@ -18,14 +18,11 @@ STAGE = "graph"
 
 def graph(tree: Tree) -> Iterator[Finding]:
     """Whether it is whole, current, and about the articles that are here."""
-    found = list(wholeness(tree, STAGE))
-    yield from found
-    if any(each.exit_code for each in found) or not folder(tree, STAGE).is_dir() or tree.params is None:
+    if not (yield from usable(tree, STAGE)) or (params := tree.params) is None:
         return
-    if stale := list(currency(tree, STAGE, {"relations": sorted(tree.params.graph.relations)}, settings(tree, STAGE))):
-        yield from stale
-        return
-    yield from _compared(tree, read(folder(tree, STAGE)), _anew(tree))
+    asked = {"relations": sorted(params.graph.relations)}
+    if (yield from currency(tree, STAGE, asked, settings(tree, STAGE))):
+        yield from _compared(tree, read(folder(tree, STAGE)), _anew(tree))
 
 
 def _anew(tree: Tree) -> NewsGraph:

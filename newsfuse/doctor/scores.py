@@ -10,7 +10,7 @@ from newsfuse import csr
 from newsfuse.behaviors import Behaviors
 from newsfuse.doctor.finding import Finding, failure, ok
 from newsfuse.doctor.tree import Tree
-from newsfuse.doctor.whole import REPRO, again, currency, folder, settings, wholeness
+from newsfuse.doctor.whole import REPRO, again, currency, folder, settings, usable
 from newsfuse.errors import IntegrityError
 from newsfuse.ranking import is_constant, unknown_last
 
@@ -22,15 +22,16 @@ COLUMNS = ("impression", "news", "clicked", "score")
 
 def predictions(tree: Tree) -> Iterator[Finding]:
     """Whether they are whole, of this model and this dev, and rank anything."""
-    found = list(wholeness(tree, STAGE))
-    yield from found
-    if any(each.exit_code for each in found) or not folder(tree, STAGE).is_dir():
+    if not (yield from usable(tree, STAGE)) or (params := tree.params) is None:
         return
     model = settings(tree, "train").get("architecture", {})
-    stale = list(currency(tree, STAGE, model, settings(tree, STAGE)))
-    yield from stale
+    asked = {**model, "seed": params.seed, **params.evaluate.model_dump(mode="json")}
+    # of the settings for dev the manifest has none; where DVC ran the stage, dvc.lock has them
+    run = tree.lock.params(STAGE) if tree.lock.made(STAGE, folder(tree, STAGE)) else {}
+    made = {**asked, **settings(tree, STAGE), **run, **run.get("evaluate", {})}
+    comparable = yield from currency(tree, STAGE, asked, made)
     table = _table(folder(tree, STAGE))
-    if not stale:
+    if comparable:
         yield from _of_dev(tree, table, tree.behaviors("dev", tree.news))
     yield _constant(tree, table)
 

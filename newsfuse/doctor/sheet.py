@@ -46,7 +46,7 @@ def _json(found: Iterable[tuple[str, Finding]], code: int) -> str:
             "subject": subject,
             "level": finding.level,
             "found": printable(finding.found),
-            "fix": finding.fix,
+            "fix": printable(finding.fix),
             "exit_code": finding.exit_code,
         }
         for subject, finding in found

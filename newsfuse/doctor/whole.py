@@ -1,19 +1,20 @@
 """An artifact as files: there, as its stage wrote it, and of the data and settings that are here now."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from newsfuse import artifact
 from newsfuse.artifact import MANIFEST, verified
-from newsfuse.doctor.finding import Finding, Level, ok, warning
+from newsfuse.doctor.finding import FIRST, Finding, Level, ok, warning
 from newsfuse.doctor.tree import Tree
 from newsfuse.errors import IntegrityError, NewsfuseError
 from newsfuse.times import FOLDERS
 
 REPRO = "dvc repro"
-FIRST = 3
-"""How many of a kind a line names."""
+CONTENTS = ("data/", "plugins/")
+"""Where what decides the contents of an artifact is; newsfuse's own files have seldom changed what comes of it."""
 
 
 def folder(tree: Tree, stage: str) -> Path:
@@ -35,6 +36,13 @@ def wholeness(tree: Tree, stage: str) -> Iterator[Finding]:
         yield ok(f"{path}: every file has the sha256 of its manifest")
 
 
+def usable(tree: Tree, stage: str) -> Generator[Finding, None, bool]:
+    """What `wholeness` finds -> whether the artifact is there to be looked into."""
+    found = list(wholeness(tree, stage))
+    yield from found
+    return not any(each.exit_code for each in found) and folder(tree, stage).is_dir()
+
+
 def of(error: NewsfuseError) -> Finding:
     """What an error says, which has the remedy in it."""
     return Finding(Level.FAILURE, str(error), exit_code=error.exit_code)
@@ -49,17 +57,33 @@ def settings(tree: Tree, stage: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def currency(tree: Tree, stage: str, asked: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[Finding]:
-    """Nothing where what made the artifact is what is asked for now, of the same files; else what has changed."""
-    if others := sorted(name for name in asked if _text(made.get(name)) != _text(asked[name])):
-        told = ", ".join(f"{name} {_text(made.get(name))}, now {_text(asked[name])}" for name in others[:FIRST])
-        yield warning(
-            f"{folder(tree, stage)}: made with other settings ({told}), so its contents are not compared", REPRO
-        )
-    if changed := tree.lock.changed(stage) if tree.lock.made(stage, folder(tree, stage)) else []:
-        more = f" and {len(changed) - FIRST} more" if len(changed) > FIRST else ""
-        told = f"{', '.join(changed[:FIRST])}{more} changed since {stage} ran"
-        yield warning(f"{folder(tree, stage)}: out of date ({told}), so its contents are not compared", REPRO)
+def currency(
+    tree: Tree, stage: str, asked: Mapping[str, Any], made: Mapping[str, Any], *, by_settings: bool = False
+) -> Generator[Finding, None, bool]:
+    """What has changed since the stage ran, by settings and files -> whether its contents can be compared all the same.
+
+    `by_settings`: what they are compared with depends on those that are asked for.
+    """
+    path = folder(tree, stage)
+    others = sorted(name for name in asked if _plain(made.get(name)) != _plain(asked[name]))
+    changed = tree.lock.changed(stage) if tree.lock.made(stage, path) else []
+    comparable = not (others and by_settings) and not any(each.startswith(CONTENTS) for each in changed)
+    end = "" if comparable else ", so its contents are not compared"
+    if others:
+        told = (f"{name} {_text(made.get(name))}, now {_text(asked[name])}" for name in others)
+        yield warning(f"{path}: made with other settings ({_first(*told)}){end}", REPRO)
+    if changed:
+        yield warning(f"{path}: out of date ({_first(*changed)} changed since {stage} ran){end}", REPRO)
+    return comparable
+
+
+def _first(*each: str) -> str:
+    more = f" and {len(each) - FIRST} more" if len(each) > FIRST else ""
+    return f"{', '.join(each[:FIRST])}{more}"
+
+
+def _plain(value: object) -> object:
+    return json.loads(_text(value))  # a tuple is a list there, and 0 is 0.0
 
 
 def _text(value: object) -> str:
@@ -68,4 +92,4 @@ def _text(value: object) -> str:
 
 def again(tree: Tree, stage: str) -> str:
     """What makes the artifact anew, whatever DVC believes: it trusts what its cache has."""
-    return f'rm -rf {folder(tree, stage)} && chmod -R u+w "$(dvc cache dir)" && {REPRO} --force --single-item {stage}'
+    return artifact.again(folder(tree, stage), stage, force=True)

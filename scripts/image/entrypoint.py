@@ -28,6 +28,14 @@ DVC = (
     "list", "list-url", "metrics", "move", "params", "plots", "pull", "push", "queue", "remote", "remove", "repro",
     "root", "stage", "status", "studio", "unfreeze", "unprotect", "update", "version",
 )  # fmt: skip
+ALONE = (
+    "completion", "config", "doctor", "du", "get", "get-url", "init", "list", "list-url", "ls", "ls-url", "root",
+    "version",
+)  # fmt: skip
+"""What DVC does without a repository."""
+READING = ("dag", "metrics", "params", "plots")
+"""What DVC does in a repository that it may not write into; `status` and `diff` want their lock."""
+HELP = {"-h", "--help", "-V", "--version"}
 SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER of prctl(2): children whose parent has ended become ours."""
 
@@ -72,13 +80,17 @@ def meant(words: Sequence[str]) -> list[str]:
 def check_mount(command: Sequence[str]) -> None:
     """Refuse what cannot work for want of a repository, or of leave to write into it, and say what to type."""
     here = Path.cwd()
-    if command[:2] == ["dvc", "repro"] and not any(here.iterdir()):
+    word = next((each for each in command[1:] if not each.startswith("-")), "version")  # no word: DVC tells its usage
+    if command[0] != "dvc" or word in ALONE or HELP & {*command}:
+        return
+    if os.access(here, os.R_OK) and not any(here.iterdir()):
         message = f'{here} is empty: mount a repository, docker run --rm -v "$PWD:{here}" newsfuse'
         raise RefusedError(message, 2)
-    if command[0] == "dvc" and not os.access(here, os.W_OK):
+    if word not in READING and not os.access(here, os.W_OK):
         message = (
             f"user {os.getuid()} may not write into {here}, which is user {here.stat().st_uid}'s: "
-            'run as yourself, docker run --user "$(id -u):$(id -g)" ..., and mount it without :ro'
+            'run as yourself, docker run --user "$(id -u):$(id -g)" ... (rootless podman: and --userns=keep-id), '
+            "and mount it without :ro"
         )
         raise RefusedError(message, 8)
 
