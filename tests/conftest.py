@@ -11,12 +11,12 @@ os.environ.setdefault("DGLBACKEND", "pytorch")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-slow", action="store_true", help="also run the tests that take over a minute")
+    parser.addoption("--run-slow", action="store_true", help="also run the tests that take long")
     parser.addoption("--write-faults", action="store_true", help="write docs/faults.md from what tests/faults measures")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes over a minute; run with --run-slow")
+    config.addinivalue_line("markers", "slow: takes long, by itself or with others like it; run with --run-slow")
     config.addinivalue_line("markers", "gpu: needs CUDA, and is skipped where there is none; `-m gpu` runs these alone")
 
 
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--run-slow"):
         for item in items:
             if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="takes over a minute: --run-slow runs it"))
+                item.add_marker(pytest.mark.skip(reason="takes long: --run-slow runs it"))
 
 
 @pytest.fixture(scope="session")

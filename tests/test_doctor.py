@@ -152,6 +152,7 @@ def test_the_thresholds_of_the_page_are_those_of_the_code() -> None:
         assert words in text, words
 
 
+@pytest.mark.slow
 def test_programs_are_told_the_same_in_json(project: Project) -> None:
     outcome = project.must("newsfuse", "doctor", "--json")
     told = json.loads(outcome.text)
@@ -170,6 +171,7 @@ def test_where_nothing_has_run_yet_nothing_is_wrong(here: Project) -> None:
     assert [name for name in MADE if any(f"{DATA}/{name}: " in line for line in missing)] == list(MADE)
 
 
+@pytest.mark.slow
 def test_a_read_only_checkout_can_be_examined(project: Project, tmp_path: Path) -> None:
     place = tmp_path / "read-only"
     place.mkdir()
@@ -212,6 +214,7 @@ def test_the_fix_for_shuffled_ids_works(project: Project) -> None:
     assert doctor(project).code == 0
 
 
+@pytest.mark.slow
 def test_a_table_that_was_edited_afterwards_names_the_file_and_the_articles(here: Project) -> None:
     shuffle_lines(here.root / DATA / "embeddings/ids.txt")
     edited, shuffled = found(Level.FAILURE)
@@ -237,6 +240,7 @@ def test_two_articles_that_changed_places_are_found(here: Project) -> None:
     assert set(re.findall(r"\((N\d+)\)", line)) == set(swapped)
 
 
+@pytest.mark.slow
 def test_missing_vectors_are_a_failure_with_their_places(here: Project) -> None:
     def cut(folder: Path) -> None:
         ids = (folder / "ids.txt").read_text().splitlines()
@@ -278,6 +282,7 @@ def test_other_settings_than_those_that_made_it_are_told(here: Project) -> None:
     assert code() == 0
 
 
+@pytest.mark.slow
 def test_training_settings_that_were_changed_since_are_told_and_the_loss_is_judged_by_those_that_were(
     here: Project,
 ) -> None:
@@ -292,6 +297,7 @@ def test_training_settings_that_were_changed_since_are_told_and_the_loss_is_judg
     assert any("articles that train mentions, in their order" in each for each in told)
 
 
+@pytest.mark.slow
 def test_settings_for_dev_that_were_changed_since_are_told(here: Project) -> None:
     here.edit("params.yaml", "cold_mask: 0.875", "cold_mask: 0")
     (line,) = faults()
@@ -300,6 +306,7 @@ def test_settings_for_dev_that_were_changed_since_are_told(here: Project) -> Non
     assert faults() == []
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_library_does_not_hide_shuffled_ids(here: Project) -> None:
     here.append("newsfuse/news.py", "# a word\n")
     assert all("out of date (newsfuse/news.py changed since" in line for line in faults())
@@ -388,6 +395,7 @@ def test_bought_vectors_in_the_rows_of_others_differ_from_the_ledger(bought: Pro
     assert any("another vector than the ledger has" in line for line in found(Level.FAILURE))
 
 
+@pytest.mark.slow
 def test_a_key_is_asked_for_only_where_something_is_to_be_paid_and_never_shown(project: Project) -> None:
     project.edit("params.yaml", "provider: lsa", "provider: openai")
     without, present = doctor(project), doctor(project, OPENAI_API_KEY=KEY)
@@ -408,6 +416,7 @@ def test_a_budget_that_is_too_small_is_a_warning(project: Project) -> None:
     assert "Allow it: export NEWSFUSE_BUDGET_USD=" in outcome.text
 
 
+@pytest.mark.slow
 def test_a_damaged_ledger_is_a_failure_and_the_rest_is_looked_at_all_the_same(here: Project) -> None:
     (here.root / ".newsfuse").mkdir(exist_ok=True)
     (here.root / ".newsfuse/ledger.sqlite").write_bytes(b"no ledger")
@@ -471,6 +480,7 @@ def test_clicks_of_dev_planted_in_train_beside_others_and_at_another_time_are_fo
     assert f"first {DATA}/dev/behaviors.tsv:1 (N" in told
 
 
+@pytest.mark.slow
 def test_a_dev_set_that_is_not_later_than_train_is_a_failure(here: Project) -> None:
     text = here.text(f"{DATA}/dev/behaviors.tsv").replace("11/14/2019", "11/12/2019")
     (here.root / f"{DATA}/dev/behaviors.tsv").write_text(text)
@@ -508,6 +518,7 @@ def test_clicks_that_a_history_has_are_found_candidate_by_candidate(tmp_path: Pa
     assert dataset.clicked_again(Parsed.read(path, labelled=True)).tolist() == [0, 6]
 
 
+@pytest.mark.slow
 def test_a_wrong_line_is_told_once_with_its_place(here: Project) -> None:
     here.append(f"{DATA}/dev/behaviors.tsv", "1\tU1\tyesterday\tN1\tN2-1\n")
     (line,) = found(Level.FAILURE)
@@ -627,6 +638,7 @@ def test_a_validation_loss_of_next_to_nothing_is_a_failure(here: Project) -> Non
     assert any("something gives the clicks away" in line for line in found(Level.FAILURE))
 
 
+@pytest.mark.slow
 def test_training_that_ends_where_guessing_begins_is_a_warning(here: Project) -> None:
     (here.root / "metrics/train/plots/metrics/train/loss.tsv").write_text("step\tloss\n2\t1.6095\n")
     assert any("the model learned nothing" in line for line in found(Level.WARNING))
@@ -646,6 +658,7 @@ def test_the_loss_of_guessing_counts_what_was_shown_beside_each_click() -> None:
 # --- machine, settings, disks
 
 
+@pytest.mark.slow
 def test_a_device_that_is_asked_for_and_not_there_is_a_failure(project: Project) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
@@ -711,6 +724,7 @@ def test_the_cache_of_dvc_is_not_gone_through(here: Project) -> None:
     assert f"{here.root}/.dvc/cache: DVC's cache, writable" in found(Level.OK)
 
 
+@pytest.mark.slow
 def test_settings_of_dvc_that_it_cannot_use_are_a_failure(here: Project) -> None:
     (here.root / ".dvc/config").write_text("[cache]\n    colour = red\n")
     told = found(Level.FAILURE)
@@ -750,6 +764,7 @@ def test_where_no_temporary_file_can_be_written_the_disks_are_told(
     assert next(disk.disks(Tree(Path()))).found.startswith("disk of data/, ")
 
 
+@pytest.mark.slow
 def test_every_disk_is_asked_what_all_folders_on_it_need(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")  # noqa: PYI024 - as shutil has it
     for free, level in ((10**12, Level.OK), (10**6, Level.WARNING)):

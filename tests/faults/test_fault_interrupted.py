@@ -69,6 +69,17 @@ def require_same(project: Project, unbroken: Project) -> None:
     assert not any((project.root / BOOKMARKS).iterdir())
 
 
+def test_killed_once_it_goes_on(project: Project, unbroken: Project, measured: Measured) -> None:
+    killed(project, "epoch 3:")
+    outcome = project.stage("train")
+    assert outcome.code == 0
+    assert GOES_ON in outcome.text
+    require_same(project, unbroken)
+    done = "SIGKILL after epoch 3; run again: the bytes of an unbroken run"
+    measured(24, done, code="137, 0", requests=0, twice=0)
+
+
+@pytest.mark.slow
 def test_killed_after_every_epoch_and_while_learning_again(
     project: Project, unbroken: Project, measured: Measured
 ) -> None:
