@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from train import IMPRESSIONS, NEWS, Subject, cpu, subject  # type: ignore[import-not-found] # the file beside it
+from train import IMPRESSIONS, NEWS, Subject, command_line, cpu, subject  # type: ignore[import-not-found] # the file beside it
 
 from newsfuse.batches import Batch, Clicks
 from newsfuse.descent import Descent
@@ -99,11 +99,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parsed() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoders", default="", help="such as gnn,id,llm; else those of params.yaml")
-    parser.add_argument("--fusion", default="", help="else that of params.yaml")
-    parser.add_argument("--user-encoder", default="", help="else that of params.yaml")
-    parser.add_argument("--batch-size", type=int, default=0, help="else that of params.yaml")
+    parser = command_line(__doc__)
     parser.add_argument("--steps", type=int, default=40, help="measured after the first ones")
     return parser.parse_args()
 

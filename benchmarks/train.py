@@ -254,13 +254,19 @@ def cpu() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
-def parsed() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """What all that measure training can be told about the model."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoders", default="", help="such as gnn,id,llm; else those of params.yaml")
     parser.add_argument("--fusion", default="", help="else that of params.yaml")
     parser.add_argument("--user-encoder", default="", help="else that of params.yaml")
     parser.add_argument("--batch-size", type=int, default=0, help="else that of params.yaml")
+    return parser
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = command_line(__doc__)
     parser.add_argument("--clicks", type=int, default=8000, help="impressions to train on in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

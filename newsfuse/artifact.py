@@ -15,6 +15,8 @@ from newsfuse.errors import IntegrityError, StorageError
 SCHEMA = 1
 MANIFEST = "manifest.json"
 SEAL, UNSEALED = "sha256", {"schema", "kind", "settings", "files"}
+DISTRUST = 'chmod -R u+w "$(dvc cache dir)"'
+"""DVC trusts objects of its cache that are read-only: a damaged one would be served again at the next checkout."""
 STAGES = ("embed", "graph", "train", "evaluate")
 """Kinds of artifacts that DVC makes, each by the stage of that name."""
 
@@ -31,7 +33,8 @@ def writing(folder: Path, *, kind: str, settings: Mapping[str, Any]) -> Iterator
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         yield draft
-        files = {path.name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for path in sorted(draft.iterdir())}
+        there = sorted(draft.iterdir())
+        files = {path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in there}
         manifest = _sealed({"schema": SCHEMA, "kind": kind, "settings": dict(settings), "files": files})
         (draft / MANIFEST).write_text(_text(manifest), encoding="utf-8")
         for path in draft.iterdir():
@@ -80,7 +83,7 @@ def verified(folder: Path, *, kind: str) -> dict[str, Any]:
         raise IntegrityError(message)
     for name, sha256 in hashes.items():
         path = folder / name
-        if not path.is_file() or _sha256(path) != sha256:
+        if not path.is_file() or sha256_of(path) != sha256:
             message = f"{path}: missing or damaged (its sha256 is not the one in {MANIFEST}). {_remedy(folder, kind)}"
             raise IntegrityError(message)
     return settings
@@ -95,9 +98,7 @@ def _remedy(folder: Path, kind: str) -> str:
 
 def again(folder: Path, stage: str, *, force: bool = False) -> str:
     """The command that makes a stage's artifact once more; `force`: even where DVC's cache has one as it was."""
-    # DVC trusts objects of its cache that are read-only: a damaged one would be served again at the next checkout
-    distrust = 'chmod -R u+w "$(dvc cache dir)"'
-    return f"rm -rf {quote(str(folder))} && {distrust} && dvc repro{' --force' * force} --single-item {stage}"
+    return f"rm -rf {quote(str(folder))} && {DISTRUST} && dvc repro{' --force' * force} --single-item {stage}"
 
 
 def _sealed(content: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +128,8 @@ def unwritten(path: Path, error: OSError, left: str) -> StorageError:
     return StorageError(f"{path}: could not be written: {error.strerror or error}. {remedy}")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file, in hexadecimal. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -38,16 +38,32 @@ def embed_news(
     return _bought(params, registry, news, files, folder, employer=employer)
 
 
-def _made(params: Params, registry: Registry, news: News, corpus: News, folder: Path) -> Receipt:
+def fitted(params: Params, registry: Registry, corpus: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """float32 (len(texts), dimensions): by the chosen embedder, one that costs nothing, fitted to `corpus`.
+
+    Raises PluginError, as `vectors_of`.
+    """
     wanted, origin = params.embed, registry.origin(Embedder, params.embed.provider)
     embedder = registry.load(Embedder, wanted.provider)
     own, model = options(registry, Embedder, embedder.name, params.options), wanted.model or embedder.default_model
     with blame(origin):
-        to_vectors = cast("Embed", embedder.build(corpus.texts(*wanted.texts), model, wanted.dimensions, own))
-    texts, views = news.texts(*wanted.texts), len(wanted.texts)
-    vectors = vectors_of(texts, to_vectors, dimensions=wanted.dimensions, origin=origin).reshape(len(news), -1)
-    made_by = {"model": model, "options": own.model_dump(mode="json"), "text": TEXT_VERSION}
-    Embeddings(Words(news.ids), vectors, views).write(folder, {**_asked(params), **made_by})
+        to_vectors = cast("Embed", embedder.build(corpus, model, wanted.dimensions, own))
+    return vectors_of(texts, to_vectors, dimensions=wanted.dimensions, origin=origin)
+
+
+def asked_of(params: Params, registry: Registry) -> dict[str, object]:
+    """All that decides the vectors of an embedder, as the manifest of those that cost nothing has it."""
+    embedder = registry.load(Embedder, params.embed.provider)
+    own = options(registry, Embedder, embedder.name, params.options).model_dump(mode="json")
+    model = params.embed.model or embedder.default_model
+    return {**_asked(params), "model": model, "options": own, "text": TEXT_VERSION}
+
+
+def _made(params: Params, registry: Registry, news: News, corpus: News, folder: Path) -> Receipt:
+    fields = params.embed.texts
+    texts = news.texts(*fields)
+    vectors = fitted(params, registry, corpus.texts(*fields), texts).reshape(len(news), -1)
+    Embeddings(Words(news.ids), vectors, len(fields)).write(folder, asked_of(params, registry))
     return Receipt(len(set(texts)))
 
 

@@ -14,11 +14,10 @@ import polars as pl
 import polars.selectors as cs
 
 from newsfuse.artifact import write_text
+from newsfuse.formulas import is_formula
 
 ESCAPED = frozenset('<"\\')
 """Beside what cannot be printed: what ends a script, and what JSON's notation needs for itself."""
-FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
-"""What a formula begins with in a spreadsheet, the last four where one writes in Japanese."""
 
 
 def harmless(text: str) -> str:
@@ -27,7 +26,7 @@ def harmless(text: str) -> str:
     Nor does it begin as a formula does. Other letters of any language stay as they are. `plain` is the way back.
     """
     noted = [char if char.isprintable() and char not in ESCAPED else _noted(char) for char in text]
-    if text[:1] in FORMULA:
+    if is_formula(text):
         noted[0] = _code(text[0])
     return "".join(noted)
 

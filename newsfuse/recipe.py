@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import newsfuse
+from newsfuse.artifact import sha256_of
 from newsfuse.params import Params
 from newsfuse.team import Team
 
@@ -29,7 +30,7 @@ class Recipe:
     def of(cls, params: Params, files: Sequence[Path], team: Team) -> "Recipe":
         """`files`: of those that are there, what they hold counts. `team`: who will train. Raises OSError."""
         settings = params.model_dump(mode="json", include=set(SECTIONS))
-        read = {str(path): _sha256(path) for path in files if path.exists()}
+        read = {str(path): sha256_of(path) for path in files if path.exists()}
         where = {"processes": str(team.size), "device": team.device.type}
         libraries = {"torch": torch.__version__, "numpy": np.__version__}
         return cls({**dict(_flat(settings)), **read, **where, **libraries, "the code": _sha256_of_code()})
@@ -66,11 +67,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield f"{prefix}{key}", json.dumps(value)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _of_code(folder: Path) -> Iterator[Path]:
     """Its files, those included that plugins may keep beside them, without what Python compiles them to."""
     return (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
@@ -80,5 +76,5 @@ def _sha256_of_code() -> str:
     found = hashlib.sha256()
     for folder in CODE:
         for path in sorted(_of_code(folder)):
-            found.update(f"{path.relative_to(folder)}\0{_sha256(path)}\n".encode())
+            found.update(f"{path.relative_to(folder)}\0{sha256_of(path)}\n".encode())
     return found.hexdigest()

@@ -1,7 +1,7 @@
 """The model: views of an article are fused, clicked articles make a user, dot products make scores."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -181,14 +181,10 @@ class Dropout(nn.Module):
     table, which takes a third of the time that drawing anew would.
     """
 
-    kept: Tensor
-
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
         self.key: int | None = None
-        kept = ~happens(0, torch.arange(TABLE if share else 0), share) / (1 - share)
-        self.register_buffer("kept", kept, persistent=False)
 
     def redraw(self, key: int) -> None:
         """Other windows from now on."""
@@ -198,8 +194,14 @@ class Dropout(nn.Module):
         """(M, ...), article rows (M,): in training about `share` of the values become zero, and the others larger"""
         if not (self.training and self.share):
             return values
-        windows = self.kept.unfold(0, values.shape[1:].numel(), 1)
+        windows = _kept(self.share, values.device).unfold(0, values.shape[1:].numel(), 1)
         return values * windows[below(drawn_by(self.key), news, len(windows))].view(values.shape)
+
+
+@cache
+def _kept(share: float, device: torch.device) -> Tensor:
+    """float32 (TABLE,): zeros and, where a value is kept, what it grows by. Made by the first step of training."""
+    return ~happens(0, torch.arange(TABLE, device=device), share) / (1 - share)
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import polars as pl
 import yaml
 
 from newsfuse import csr
-from newsfuse.artifact import MANIFEST, verified
+from newsfuse.artifact import DISTRUST, MANIFEST, verified
 from newsfuse.errors import DataError, IntegrityError, ParamsError
 from newsfuse.ranking import Ranking, ranking, subset, unknown_last
 from newsfuse.revisions import opened
@@ -192,8 +192,7 @@ def _fetched(name: str, root: Path, copy: Path) -> Path:
     with opened(name, root) as revision:
         dataset = _setting(revision.text("params.yaml"), ("dataset",), "")
         revision.fetch(f"data/{dataset}/predictions", copy)
-        # DVC trusts objects of its cache that are read-only, and would serve a damaged one again
-        return _whole(name, copy, f'First: chmod -R u+w "$(dvc cache dir)". {revision.remedy}')
+        return _whole(name, copy, f"First: {DISTRUST}. {revision.remedy}")
 
 
 def _check(name: str, table: pl.DataFrame) -> None:

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from newsfuse.errors import printable
+from newsfuse.formulas import is_formula
 
 STYLE = """\
 :root { color-scheme: light dark; }
@@ -21,8 +22,6 @@ caption { text-align: left; padding: .5rem 0; }
 th, td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8886; text-align: left; white-space: nowrap; }
 .number { text-align: right; }
 """
-FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
-"""What a formula begins with in a spreadsheet, the last four where one writes in Japanese."""
 GAP = 2
 """Columns of the terminal between two of a table."""
 
@@ -112,4 +111,4 @@ def _marked(text: str) -> str:
 
 def _harmless(text: str) -> str:
     text = printable(text)
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return f"'{text}" if is_formula(text) else text

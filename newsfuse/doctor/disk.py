@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from newsfuse import entities
 from newsfuse.doctor import cache
 from newsfuse.doctor.finding import MEGABYTE, Finding, ok, warning
 from newsfuse.doctor.tree import SPLITS, Tree
@@ -84,11 +85,11 @@ def _places(tree: Tree) -> Iterator[Place]:
 def artifacts(tree: Tree, params: Params) -> Mapping[str, float]:
     """About how many bytes each stage will write, rather too many. The files of the data set must be there."""
     articles = sum(_lines(tree.file(split, "news.tsv")) for split in SPLITS)
-    entities = sum(path.stat().st_size for path in tree.data.glob("*/entity_embedding.vec"))
+    vectors = sum(path.stat().st_size for path in tree.data.glob(f"*/{entities.FILE}"))
     by_name = articles * params.model.dim * NUMBER_BYTES * STATES if "id" in params.chosen_encoders else 0
     return {
         "embeddings": articles * len(params.embed.texts) * params.embed.dimensions * NUMBER_BYTES,
-        "graph": articles * ROW_BYTES + entities,  # numbers take more room in text
+        "graph": articles * ROW_BYTES + vectors,  # numbers take more room in text
         "model": PLAIN_MODEL + by_name,
         "predictions": tree.file("dev", "behaviors.tsv").stat().st_size,  # an id and its label take as much there
     }

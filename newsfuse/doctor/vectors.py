@@ -12,19 +12,18 @@ import numpy as np
 import polars as pl
 
 from newsfuse import arrays
-from newsfuse.blame import blame
 from newsfuse.doctor.finding import FIRST, Finding, failure, ok, warning
 from newsfuse.doctor.tree import Tree
 from newsfuse.doctor.whole import again, currency, folder, settings, wholeness
-from newsfuse.embeddings import Embeddings, vectors_of
+from newsfuse.embedding import asked_of, fitted
+from newsfuse.embeddings import Embeddings
 from newsfuse.environment import Environment
 from newsfuse.errors import DataError, IntegrityError
-from newsfuse.news import TEXT_VERSION
 from newsfuse.paid.ledger import Ledger, location
 from newsfuse.paid.order import Order
 from newsfuse.paid.seller import Seller
 from newsfuse.paid.space import Space
-from newsfuse.params import Params, options
+from newsfuse.params import Params
 from newsfuse.plugin import Cost, Embedder
 from newsfuse.registry import Registry
 from newsfuse.tsv import places
@@ -96,13 +95,10 @@ def _table(tree: Tree) -> Table:
 
 def _asked(params: Params, registry: Registry) -> Mapping[str, Any]:
     """What the manifest of vectors has that params.yaml decides."""
-    embedder = registry.load(Embedder, params.embed.provider)
-    own = options(registry, Embedder, embedder.name, params.options).model_dump(mode="json")
-    model = params.embed.model or embedder.default_model
-    asked = params.embed.model_dump(mode="json", exclude={"mode"})
-    if embedder.cost is not Cost.NOTHING:
-        model = model or ""
-    return {**asked, "model": model, "options": own, "text": TEXT_VERSION}
+    asked = asked_of(params, registry)
+    if registry.load(Embedder, params.embed.provider).cost is not Cost.NOTHING:
+        asked["model"] = asked["model"] or ""
+    return asked
 
 
 def _coverage(tree: Tree, table: Table) -> Iterator[Finding]:
@@ -184,15 +180,10 @@ def _is_shuffled(found: np.ndarray, fresh: np.ndarray, alike: np.ndarray, unlike
 
 def _fresh(tree: Tree, params: Params, registry: Registry, ids: pl.Series) -> np.ndarray:
     """float32 (len(ids), views * dimensions): by the same embedder, fitted to some of train's articles."""
-    name, views = params.embed.provider, params.embed.texts
-    embedder, origin = registry.load(Embedder, name), registry.origin(Embedder, name)
+    views = params.embed.texts
     corpus = replace(tree.train_news, frame=tree.train_news.frame[_spread(np.arange(len(tree.train_news)), CORPUS)])
     asked = replace(tree.news, frame=tree.news.frame[tree.news.rows(ids)])
-    own, model = options(registry, Embedder, name, params.options), params.embed.model or embedder.default_model
-    with blame(origin):
-        embed: Any = embedder.build(corpus.texts(*views), model, params.embed.dimensions, own)
-    found = vectors_of(asked.texts(*views), embed, dimensions=params.embed.dimensions, origin=origin)
-    return found.reshape(len(ids), -1)
+    return fitted(params, registry, corpus.texts(*views), asked.texts(*views)).reshape(len(ids), -1)
 
 
 def _spread(rows: np.ndarray, most: int) -> np.ndarray:

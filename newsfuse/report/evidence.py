@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import yaml
 
-from newsfuse.artifact import MANIFEST
+from newsfuse.artifact import DISTRUST, MANIFEST
 from newsfuse.dotted import dotted
 from newsfuse.errors import IntegrityError, NewsfuseError
 from newsfuse.harmless import plain
@@ -128,9 +128,8 @@ class Evidence:
     def _damaged(self, error: IntegrityError) -> IntegrityError:
         if not self.remedy:
             return error
-        # the folder that the error names is a copy; DVC trusts what is read-only in its cache
-        distrust = 'First: chmod -R u+w "$(dvc cache dir)"'
-        return IntegrityError(f"run '{self.name}': its predictions are damaged. {distrust}. {self.remedy}")
+        # the folder that the error names is a copy
+        return IntegrityError(f"run '{self.name}': its predictions are damaged. First: {DISTRUST}. {self.remedy}")
 
     @cached_property
     def articles(self) -> pl.DataFrame:

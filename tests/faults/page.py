@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,30 +79,31 @@ CELL = r"([^|]+)"
 
 
 @dataclass(frozen=True, order=True)
-class Left:
-    """One line of the second table, as a row of the first."""
+class Line:
+    """Of a table; `fault` is a number of FAULTS, all else as a reader sees it."""
 
     fault: int
     done: str
     code: str
-    left: str
 
     def __str__(self) -> str:
-        return f"| {self.fault} {FAULTS[self.fault]} | {self.done} | {self.code} | {self.left} |\n"
+        _, *cells = astuple(self)
+        return f"| {' | '.join([f'{self.fault} {FAULTS[self.fault]}', *cells])} |\n"
 
 
 @dataclass(frozen=True, order=True)
-class Row:
-    """One line of the first table; `fault` is a number of FAULTS, all else as a reader sees it."""
+class Left(Line):
+    """One line of the second table."""
 
-    fault: int
-    done: str
-    code: str
+    left: str
+
+
+@dataclass(frozen=True, order=True)
+class Row(Line):
+    """One line of the first table."""
+
     requests: str
     twice: str
-
-    def __str__(self) -> str:
-        return f"| {self.fault} {FAULTS[self.fault]} | {self.done} | {self.code} | {self.requests} | {self.twice} |\n"
 
 
 def written(rows: Iterable[Row | Left]) -> str:

@@ -69,12 +69,16 @@ def require_same(project: Project, unbroken: Project) -> None:
     assert not any((project.root / BOOKMARKS).iterdir())
 
 
-def test_killed_once_it_goes_on(project: Project, unbroken: Project, measured: Measured) -> None:
-    killed(project, "epoch 3:")
+def require_goes_on(project: Project, unbroken: Project) -> None:
     outcome = project.stage("train")
     assert outcome.code == 0
     assert GOES_ON in outcome.text
     require_same(project, unbroken)
+
+
+def test_killed_once_it_goes_on(project: Project, unbroken: Project, measured: Measured) -> None:
+    killed(project, "epoch 3:")
+    require_goes_on(project, unbroken)
     done = "SIGKILL after epoch 3; run again: the bytes of an unbroken run"
     measured(24, done, code="137, 0", requests=0, twice=0)
 
@@ -86,10 +90,7 @@ def test_killed_after_every_epoch_and_while_learning_again(
     for words in [*(f"epoch {number}:" for number in range(EPOCHS)), "learning again"]:
         killed(project, words)
         assert not (project.root / MODEL).exists()
-    outcome = project.stage("train")
-    assert outcome.code == 0
-    assert GOES_ON in outcome.text
-    require_same(project, unbroken)
+    require_goes_on(project, unbroken)
     done = (
         "SIGKILL after each epoch in turn, and when all days are learned from; run again: the bytes of an unbroken run"
     )
@@ -104,10 +105,7 @@ def test_killed_in_the_middle_of_epochs(project: Project, unbroken: Project, mea
         while latest(project) < before + further and running.poll() is None:
             time.sleep(0.002)
         end(running)
-    outcome = project.stage("train")
-    assert outcome.code == 0
-    assert GOES_ON in outcome.text
-    require_same(project, unbroken)
+    require_goes_on(project, unbroken)
     done = "SIGKILL some batches after the last one, eight times; run again: the bytes of an unbroken run"
     measured(24, done, code="137, ..., 0", requests=0, twice=0)
 
